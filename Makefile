@@ -3,7 +3,7 @@ PYTHON_RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo crawl-clean tokenize pretrain test check
-.PHONY: bench bench-extraction bench-rules bench-urls clean
+.PHONY: bench bench-extraction bench-rules bench-savings bench-urls clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -52,6 +52,9 @@ PEER_OF_RULES := datatrove==0.10.1 spacy==3.8.* regex nltk jieba numba rjieba ic
 bench-rules: setup ## verdicts and speed of the rules beside datatrove's   [REAL=folder of warc/ and text/]
 	@infra/peer.sh datatrove $(PEER_OF_RULES)
 	@$(PYTHON_RUN) -m benchmarks.rules --input '$(REAL)/warc/*.warc.gz' '$(REAL)/text/*.jsonl.gz' --most 1000
+
+bench-savings: setup ## what checks before parsing save and lose        [REAL=folder of warc/ and blocklists/]
+	@$(PYTHON_RUN) -m benchmarks.savings --pages '$(REAL)/warc/*.warc.gz' --lists '$(REAL)/blocklists/ut1.tar.gz'
 
 bench-urls: setup ## load time, memory and look-ups of the URL filter      [REAL=folder of blocklists/]
 	@$(PYTHON_RUN) -m benchmarks.urls --lists '$(REAL)/blocklists/ut1.tar.gz'

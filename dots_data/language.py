@@ -1,6 +1,10 @@
 """Language identification by fastText's lid.176 (dots.llm1 report, Appendix C.1: confidence below 0.65 is
 dropped), and of Chinese the script.
 
+With `keep`, a page can end before it is parsed: where its `<html lang>` names a language that is not kept, the raw
+text is looked at, and if that is not of a kept language either, the page ends. Neither is trusted alone: of real
+English pages one in nine names another language.
+
 The model reads one line: line ends become spaces. Of a long text the first and last `SAMPLE_CHARS` / 2
 characters are read, enough for a score that no longer moves, and a bound on the cost of one huge page.
 
@@ -14,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -27,6 +32,9 @@ from dots_data.typed_yaml import ConfigError
 
 STAGE = "language"
 SAMPLE_CHARS = 8192
+# What the early look reads: the language that the page names, and the middle of the text of its first characters.
+_HINT_CHARS, _LOOK_CHARS, _LOOK_SAMPLE = 5_000, 65_536, 2_000
+_HINT = re.compile(r"<html\b[^>]{0,1000}?\blang\s*=\s*[\"']?([A-Za-z]{2,3})\b", re.IGNORECASE)
 MODEL_VARIABLE = "DOTS_LID_MODEL"
 MODEL_SHA256 = "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83"
 
@@ -42,12 +50,15 @@ class LanguageConfig:
 
     `keep` holds codes (`zh`) or codes with a script (`zh-Hant`). `script_subtags`: whether the script of Chinese is
     written behind the language in what goes on (`zh-Hans`), so that thresholds can differ by it.
+    `early_score`: what a page names and its raw text, from this score on, must both be a language that is not kept to
+    end it before it is parsed (None: never); without `keep` it ends none.
     `model`: path of a fastText model with labels like `__label__en`; None finds lid.176.ftz by itself.
     """
 
     min_score: float = 0.65
     keep: tuple[str, ...] | None = None
     script_subtags: bool = False
+    early_score: float | None = 0.65
     model: str | None = None
 
 
@@ -110,6 +121,33 @@ class LanguageIdentifier:
         code = label.removeprefix(_LABEL)
         shares = scripts(line) if code in _CHINESE else (None, None)
         return Language(code, round(min(1.0, float(score)), 6), *shares)
+
+
+def look(html: str, identifier: LanguageIdentifier, config: LanguageConfig) -> Verdict | None:
+    """Why a page need not be parsed: what it names and what its raw text is are languages that are not kept."""
+    if config.keep is None or config.early_score is None:
+        return None
+    kept = {code.partition("-")[0] for code in config.keep}
+    named = _HINT.search(html, 0, _HINT_CHARS)
+    if named is None or named.group(1).lower() in kept:
+        return None
+    language = identifier.identify(_middle(raw_text(html[:_LOOK_CHARS])))
+    if language.code in kept or language.score < config.early_score:
+        return None
+    detail = f"{language.code}, the page says {named.group(1).lower()}"
+    return Verdict(STAGE, "language.early", language.score, config.early_score, detail)
+
+
+def raw_text(html: str) -> str:
+    """About the text of a page that was not parsed: what stands outside of tags, scripts and styles."""
+    pieces = (piece.partition(">") for piece in html.split("<"))
+    texts = (text for tag, _, text in pieces if not tag[:6].lower().startswith(("script", "style")))
+    return " ".join(" ".join(texts).split())
+
+
+def _middle(text: str) -> str:
+    start = max(0, (len(text) - _LOOK_SAMPLE) // 2)
+    return text[start : start + _LOOK_SAMPLE]
 
 
 def check(language: Language, config: LanguageConfig) -> Verdict | None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import pyarrow.parquet as pq
 import xxhash
@@ -31,8 +32,21 @@ from dots_data.extraction.trafilatura_engine import plain_text
 from dots_data.judge import Verdict
 from dots_data.language import LanguageIdentifier
 from dots_data.language import check as check_language
+from dots_data.language import look as look_at_language
 from dots_data.recipe import Recipe
 from dots_data.schema import PREPARED, doc_id
+
+# A worker remembers what bodies came to, in characters of text: one that comes again costs nothing.
+REMEMBERED_CHARS = 32_000_000
+_ENTRY_CHARS = 1_000
+
+
+class Outcome(NamedTuple):
+    """What a body came to: columns of its row, measures, and what ended it, if anything did."""
+
+    columns: dict[str, Any]
+    measures: dict[str, float]
+    ended: Verdict | None
 
 
 @dataclass
@@ -50,6 +64,31 @@ class UnitStats:
     damages: list[dict[str, Any]] = field(default_factory=list)
 
 
+class Remembered:
+    """What bodies came to that were read before, the latest up to so many characters of text."""
+
+    def __init__(self, most_chars: int = REMEMBERED_CHARS) -> None:
+        self._most, self._chars = most_chars, 0
+        self._outcomes: OrderedDict[Hashable, Outcome] = OrderedDict()
+
+    def get(self, key: Hashable) -> Outcome | None:
+        """What is remembered under `key`."""
+        if key in self._outcomes:
+            self._outcomes.move_to_end(key)
+        return self._outcomes.get(key)
+
+    def put(self, key: Hashable, outcome: Outcome) -> None:
+        """Remember; what was asked for least lately is forgotten."""
+        self._outcomes[key] = outcome
+        self._chars += _weight(outcome)
+        while self._chars > self._most:
+            self._chars -= _weight(self._outcomes.popitem(last=False)[1])
+
+
+def _weight(outcome: Outcome) -> int:
+    return len(outcome.columns.get("text", "")) + _ENTRY_CHARS
+
+
 class Preparation:
     """The tools that a worker keeps between pages: lists, the language model, the extraction sandbox."""
 
@@ -59,6 +98,7 @@ class Preparation:
         self.sites = sites.Sites(recipe.sites)
         self.languages = LanguageIdentifier(recipe.language)
         self.sandbox = Sandbox(recipe.extraction.limits, ENGINES[recipe.extraction.engine])
+        self.bodies = Remembered()
         self.step_seconds: dict[str, float] = {}
 
     def __enter__(self) -> Self:
@@ -90,13 +130,36 @@ class Preparation:
         return row
 
     def _end(self, page: Page, row: dict[str, Any]) -> Verdict | None:
-        """The first step that ends the page. A page that breaks a step ends there; the others go on."""
-        steps: tuple[tuple[str, Callable[[], Verdict | None]], ...] = (
+        """The first step that ends the page, if any does; what is found out on the way goes into the row."""
+        ended = self._first(
             ("url", lambda: self.urls.check(page.url) or self._site_wants(page.url)),
             ("http", lambda: check_response(page, self.recipe.http)),
-            ("extraction", lambda: self._extract(page, row)),
-            ("language", lambda: self._identify(row)),
         )
+        if ended is not None:
+            return ended
+        outcome = self._outcome(page)
+        row |= outcome.columns
+        row["measures"] |= outcome.measures
+        return outcome.ended
+
+    def _outcome(self, page: Page) -> Outcome:
+        """What the body comes to. All that decides it is in the key."""
+        rules = self.sites.of(page.url)
+        key = (page.payload_digest, page.http_charset, page.content_type == "text/plain", rules)
+        if (known := self.bodies.get(key)) is not None:
+            return known
+        found = Outcome({}, {}, None)
+        ended = self._first(
+            ("extraction", lambda: self._extract(page, rules, found)),
+            ("language", lambda: self._identify(found)),
+        )
+        found = found._replace(ended=ended)
+        if ended is None or not ended.rule.endswith(".error"):
+            self.bodies.put(key, found)
+        return found
+
+    def _first(self, *steps: tuple[str, Callable[[], Verdict | None]]) -> Verdict | None:
+        """The first verdict. A page that breaks a step ends there; the others go on."""
         for name, step in steps:
             started = time.perf_counter()
             try:
@@ -112,13 +175,14 @@ class Preparation:
         rules = self.sites.of(url)
         return sites.check_url(rules, url) if rules else None
 
-    def _extract(self, page: Page, row: dict[str, Any]) -> Verdict | None:
+    def _extract(self, page: Page, rules: sites.SiteRules | None, found: Outcome) -> Verdict | None:
         """Body to text."""
         decoded = decode(page.body, page.http_charset)
-        row["measures"]["extraction.replaced_characters"] = float(decoded.replaced)
-        if (ended := check_limits(decoded.text, self.recipe.extraction.limits)) is not None:
+        found.measures["extraction.replaced_characters"] = float(decoded.replaced)
+        plain, html = page.content_type == "text/plain", decoded.text
+        ended = None if plain else look_at_language(html, self.languages, self.recipe.language)
+        if (ended := ended or check_limits(html, self.recipe.extraction.limits)) is not None:
             return ended
-        plain, html, rules = page.content_type == "text/plain", decoded.text, self.sites.of(page.url)
         selectors = rules.selectors if rules else Selectors()
         text, elements = (plain_text(html), 0) if plain else self.sandbox.extract_pruned(html, page.url, selectors)
         if isinstance(text, Verdict):
@@ -126,23 +190,24 @@ class Preparation:
         text = text.replace("\0", "").strip()
         if rules:
             text, removed = sites.remove_lines(text, rules)
-            row["measures"]["sites.removed_elements"] = float(elements)
-            row["measures"]["sites.removed_lines"] = float(removed)
-        row["text"] = text
-        row["measures"]["extraction.characters"] = float(len(text))
+            found.measures["sites.removed_elements"] = float(elements)
+            found.measures["sites.removed_lines"] = float(removed)
+        found.columns["text"] = text
+        found.measures["extraction.characters"] = float(len(text))
         if not any(map(str.isalnum, text)):
             return Verdict("extraction", "extraction.min_characters", float(len(text)), 1.0, "no text found")
         return None
 
-    def _identify(self, row: dict[str, Any]) -> Verdict | None:
+    def _identify(self, found: Outcome) -> Verdict | None:
         """Text to language, and to the key of identity removal."""
-        language = self.languages.identify(row["text"])
-        tag = language.tag if self.recipe.language.script_subtags else language.code
-        row |= {"language": tag, "language_score": language.score}
-        row["measures"] |= language.measures
+        text = found.columns["text"]
+        language = self.languages.identify(text)
+        found.columns["language"] = language.tag if self.recipe.language.script_subtags else language.code
+        found.columns["language_score"] = language.score
+        found.measures.update(language.measures)
         if (ended := check_language(language, self.recipe.language)) is not None:
             return ended
-        row["text_md5"] = text_md5(row["text"])
+        found.columns["text_md5"] = text_md5(text)
         return None
 
 

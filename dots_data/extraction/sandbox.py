@@ -6,7 +6,9 @@ them. Page content crosses in length-prefixed frames, never as pickle.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import json
 import os
 import select
@@ -24,8 +26,10 @@ from dots_data.extraction.selectors import Selectors
 from dots_data.extraction.worker import ANSWER, NO_MEMORY, OVER, TEXT, Request
 from dots_data.judge import Verdict
 
-# A child is replaced after so many pages, whatever its memory has come to.
-RECYCLE_PAGES = 2_000
+# A child is replaced after so many pages, whatever its memory has come to: a start costs as much as some hundred pages.
+RECYCLE_PAGES = 10_000
+# Most pages fit: each process wakes once a page.
+_PIPE_BYTES = 1 << 20
 
 
 class SandboxError(RuntimeError):
@@ -119,6 +123,7 @@ class Sandbox:
         for pipe in (child.stdin, child.stdout):
             assert pipe is not None
             os.set_blocking(pipe.fileno(), False)
+            _widen(pipe.fileno())
         self._child, self._pages = child, 0
         return child
 
@@ -143,6 +148,12 @@ class Sandbox:
         # The value is the limit that was reached: what was measured beyond it would differ from run to run.
         threshold = value if threshold is None else threshold
         return Verdict(STAGE, f"extraction.{limit}", float(value), float(threshold), detail, "quarantined")
+
+
+def _widen(pipe: int) -> None:
+    # A user may be out of the pages that the kernel grants for pipes: a narrow one works as well.
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 def _exchange(child: subprocess.Popen[bytes], request: bytes, deadline: float) -> tuple[int, str, int] | None:

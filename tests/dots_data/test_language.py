@@ -18,6 +18,8 @@ from dots_data.language import (
     LanguageIdentifier,
     check,
     find_model,
+    look,
+    raw_text,
     sample,
     scripts,
 )
@@ -142,3 +144,46 @@ def test_models_that_are_missing_or_wrong(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="run `make setup`"):
         find_model()
+
+
+def _page(named: str, text: str) -> str:
+    return f"<html {named}><head><style>p {{ color: red }}</style></head><body><script>var a = 1;</script><p>{text}</p>"
+
+
+@pytest.mark.parametrize(
+    ("named", "spoken", "keep", "early_score", "ends"),
+    [
+        ('lang="de-CH"', "de", ("en", "zh"), 0.65, True),
+        ("class=x lang=fr", "de", ("en",), 0.65, True),
+        # The page says one thing, its text another: neither is trusted alone.
+        ('lang="en"', "de", ("en",), 0.65, False),
+        ('lang="de"', "en", ("en",), 0.65, False),
+        ("", "de", ("en",), 0.65, False),
+        ('lang="zh-TW"', "zh", ("zh-Hans",), 0.65, False),
+        ('lang="de"', "de", None, 0.65, False),
+        ('lang="de"', "de", ("en",), None, False),
+        ('lang="de"', "de", ("en",), 1.0, False),
+    ],
+)
+def test_a_page_ends_early_where_name_and_text_agree(
+    identifier: LanguageIdentifier,
+    named: str,
+    spoken: str,
+    keep: tuple[str, ...] | None,
+    early_score: float | None,
+    ends: bool,
+) -> None:
+    verdict = look(_page(named, TEXTS[spoken]), identifier, LanguageConfig(keep=keep, early_score=early_score))
+    assert (verdict is not None) == ends
+    if verdict:
+        assert verdict.rule == "language.early" and verdict.value >= verdict.threshold == early_score
+        assert verdict.detail.startswith("de, the page says")
+
+
+def test_raw_text_is_what_stands_outside_of_tags() -> None:
+    assert raw_text(_page("lang=en", "One <b>two</b>\n three")) == "One two three"
+
+
+@given(st.text(alphabet="<>/ab \"'-!scriptyle", max_size=200))
+def test_raw_text_takes_any_markup(html: str) -> None:
+    assert "<" not in raw_text(html)

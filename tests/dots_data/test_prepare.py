@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 from dots_data import recipe as recipe_module
 from dots_data.crawl.warc import Page
 from dots_data.extraction import model
-from dots_data.prepare import Preparation
+from dots_data.judge import Verdict
+from dots_data.prepare import Outcome, Preparation, Remembered
 from dots_data.recipe import Recipe, load_job
 from dots_data.typed_yaml import ConfigError, build
 
@@ -19,11 +21,12 @@ BODY = b"<html><body><article><p>" + b"The river keeps its own time, and the vil
 
 
 def page(**changes: Any) -> Page:
-    facts = dict.fromkeys(Page._fields, "") | {
+    facts = dict.fromkeys(set(Page._fields) - {"payload_digest"}, "") | {
         "record_id": "r", "url": "https://a.example/", "warc_file": "a.warc", "warc_offset": 0, "warc_index": 0,
         "status": 200, "content_type": "text/html", "http_charset": None, "body": BODY, "body_bytes": len(BODY),
     }  # fmt: skip
-    return Page(**(facts | changes))
+    facts |= changes
+    return Page(**({"payload_digest": hashlib.md5(facts["body"]).hexdigest()} | facts | changes))
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +46,7 @@ def test_a_page_that_breaks_a_step_is_quarantined(preparation: Preparation, monk
         raise ZeroDivisionError
 
     monkeypatch.setattr(preparation.languages, "identify", fail)
-    row = preparation.row(page())
+    row = preparation.row(page(body=BODY + b"And so it ends."))
     assert (row["decision"], row["stage"], row["rule"]) == ("quarantined", "language", "language.error")
     assert row["detail"] == "ZeroDivisionError" and "text" not in row
 
@@ -108,3 +111,40 @@ def test_the_content_of_block_lists_is_part_of_a_run(tmp_path: Path) -> None:
     domains.parent.parent.rmdir()
     with pytest.raises(ConfigError, match="lists: no such block list"):
         load_job(job).recipe.assets_hash()
+
+
+def test_a_body_that_came_before_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Preparation(Recipe()) as tools:
+        first = tools.row(page(record_id="1", payload_digest="d"))
+        other = tools.row(
+            page(record_id="2", payload_digest="e", body=b"<p>" + b"Something else is written here. " * 9)
+        )
+
+        def fail(*_: object) -> None:
+            raise AssertionError
+
+        monkeypatch.setattr(tools.sandbox, "extract_pruned", fail)
+        again = tools.row(page(record_id="3", payload_digest="d"))
+        assert {**first, "record_id": "3", "doc_id": again["doc_id"]} == again != other
+        # What else decides the text is looked at as well.
+        for changes in ({"http_charset": "utf-16"}, {"payload_digest": "f"}):
+            assert tools.row(page(**{"payload_digest": "d"} | changes))["rule"] == "extraction.error"
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    remembered = Remembered(most_chars=10_000)
+    outcomes = [Outcome({"text": "x" * 3_000}, {}, None) for _ in range(4)]
+    for key in (0, 1):
+        remembered.put(key, outcomes[key])
+    assert remembered.get(0) is outcomes[0]
+    remembered.put(2, outcomes[2])
+    assert remembered.get(1) is None and remembered.get(0) is outcomes[0] and remembered.get(2) is outcomes[2]
+
+
+def test_a_page_in_a_language_that_is_not_kept_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = "<html lang=de><p>" + "Der Hafen wurde nach dem Sturm wieder aufgebaut, und die Stadt blieb trocken. " * 9
+    with Preparation(build(Recipe, {"language": {"keep": ["en"]}}, "recipe")) as tools:
+        monkeypatch.setattr(tools.sandbox, "extract_pruned", lambda *_: (Verdict("extraction", "parsed", 1, 0), 0))
+        row = tools.row(page(body=body.encode()))
+        assert (row["decision"], row["stage"], row["rule"]) == ("dropped", "language", "language.early")
+        assert tools.row(page())["rule"] == "parsed"
