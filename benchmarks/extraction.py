@@ -40,6 +40,7 @@ from dots_data.crawl.warc import Page, read_pages
 from dots_data.extraction import ENGINES, Engine, check_limits, decode, fast_engine
 from dots_data.extraction.labels import LabelledPage
 from dots_data.extraction.limits import ExtractionLimits
+from dots_data.extraction.quality import quality
 from dots_data.extraction.sandbox import Sandbox
 from dots_data.extraction.teachers import EXTRACTORS, extracted
 from dots_data.language import LanguageConfig, LanguageIdentifier
@@ -58,7 +59,10 @@ Texts = dict[str, list[str]]
 
 
 def judged_by_agreement(pages: Sequence[LabelledPage]) -> list[LabelledPage]:
-    """Chinese pages marked by what the judges agree on: lines that both hold, lines that neither does."""
+    """Chinese pages marked by what the judges agree on: lines that both hold, lines that neither does.
+
+    The lines are those of a plain rendering of the whole page, by a tool that knows nothing of our units.
+    """
     from dots_data.extraction.train import contained, normal
 
     identifier = LanguageIdentifier(LanguageConfig())
@@ -66,21 +70,26 @@ def judged_by_agreement(pages: Sequence[LabelledPage]) -> list[LabelledPage]:
     for page in pages:
         if not identifier.identify(page.texts[JUDGES[0]]).code.startswith("zh"):
             continue
-        lines = [line.text for line in fast_engine.lines(page.html)]
+        lines = list(dict.fromkeys(" ".join(line.split()) for line in rendered(page.html).split("\n")))
         votes = [contained([normal(line) for line in lines], page.texts[judge]) for judge in JUDGES]
         long = [len(normal(line)) >= 10 for line in lines]
         both = [line for line, a, b, fit in zip(lines, *votes, long, strict=True) if a and b and fit]
         none = [line for line, a, b, fit in zip(lines, *votes, long, strict=True) if not (a or b) and fit]
         either = sum(len(line) for line, a, b in zip(lines, *votes, strict=True) if a or b)
         if both and sum(map(len, both)) >= _AGREEMENT * either:
-            out.append(replace(page, required=tuple(both), forbidden=tuple(dict.fromkeys(none))))
+            out.append(replace(page, required=tuple(both), forbidden=tuple(none)))
     return out
+
+
+def rendered(html: str) -> str:
+    """All text of a page, line by line, as resiliparse renders it."""
+    from resiliparse.extract.html2text import extract_plain_text
+
+    return str(extract_plain_text(html, main_content=False, alt_texts=False, list_bullets=False))
 
 
 def quality_rows(pages: Sequence[LabelledPage], texts: Texts) -> list[list[Any]]:
     """Extractor, then recall and rejection for all, de, en and zh."""
-    from dots_data.extraction.train import quality
-
     place = {page.record_id: index for index, page in enumerate(pages)}
     marked = [page for page in pages if page.marked]
     groups = [marked, *([page for page in marked if page.language == code] for code in ("de", "en"))]
@@ -106,7 +115,8 @@ def measure_quality(inputs: Sequence[str], gold: Path, cache: Path, folds: int) 
     pages = train.labelled(inputs, gold, cache)
     config = train.TrainConfig()
     examples = [train.example(page, config.marked_weight) for page in pages]
-    texts: Texts = train.held_out(examples, config, folds, cache, console.console.print)
+    scores = train.held_out(examples, config, folds, cache, console.console.print)
+    texts: Texts = train.held_out_texts(examples, scores, folds)
     texts |= {name: [page.texts[name] for page in pages] for name in EXTRACTORS}
     return quality_rows(pages, texts)
 

@@ -8,19 +8,19 @@ from numpy.typing import NDArray
 from dots_data.extraction import fast_engine, trafilatura_engine
 from dots_data.extraction import model as models
 from dots_data.extraction import scan as s
-from dots_data.extraction.model import Model
+from dots_data.extraction.model import Limits
 from dots_data.extraction.scan import Scan
 
 
 def extract(html: str, url: str | None = None) -> str:
     """The page's main text; "" where neither engine finds any."""
-    return choose(models.load(), *fast_engine.score(html), html, url)
+    return choose(models.load().limits, *fast_engine.score(html), html, url)
 
 
-def choose(fitted: Model, scanned: Scan, scores: NDArray[np.float32], html: str, url: str | None) -> str:
-    """The fast engine's text, or trafilatura's where the scores tell of more doubt than the model's limit."""
-    text = fast_engine.assemble(scanned, fast_engine.keep(scanned, scores, fitted.threshold))
-    if doubt(scanned, scores) <= fitted.max_doubt:
+def choose(limits: Limits, scanned: Scan, scores: NDArray[np.float32], html: str, url: str | None) -> str:
+    """The fast engine's text, or trafilatura's where the scores tell of more doubt than the limit."""
+    text = fast_engine.text_of(html, scanned, scores, limits.threshold)
+    if doubt(scanned, scores) <= limits.max_doubt:
         return text
     return trafilatura_engine.extract(html, url) or text
 

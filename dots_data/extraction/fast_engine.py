@@ -15,6 +15,7 @@ from dots_data.extraction import model as models
 from dots_data.extraction import scan as s
 from dots_data.extraction.features import features, groupings
 from dots_data.extraction.scan import Scan, scan_html
+from dots_data.extraction.structured import longer_of
 
 # A repeated line this long is a copy of the first; shorter ones may well stand twice.
 _COPY_LENGTH = 40
@@ -42,14 +43,13 @@ def extract(html: str, url: str | None = None) -> str:
 
     Raises ParsedTooLargeError.
     """
-    scanned, scores = score(html)
-    return assemble(scanned, keep(scanned, scores, models.load().threshold))
+    return text_of(html, *score(html), models.load().limits.threshold)
 
 
 def lines(html: str) -> list[Line]:
     """Every line of the page with its score, in order."""
     scanned, scores = score(html)
-    kept = keep(scanned, scores, models.load().threshold)
+    kept = keep(scanned, scores, models.load().limits.threshold)
     return [
         Line(text, float(score), bool(good)) for text, score, good in zip(texts(scanned), scores, kept, strict=True)
     ]
@@ -95,6 +95,11 @@ def keep(scanned: Scan, scores: NDArray[np.float32], threshold: float) -> NDArra
             kept[i] = False
         seen.add(key)
     return kept
+
+
+def text_of(html: str, scanned: Scan, scores: NDArray[np.float32], threshold: float) -> str:
+    """The text of a page whose units are scored."""
+    return longer_of(assemble(scanned, keep(scanned, scores, threshold)), html)
 
 
 def texts(scanned: Scan) -> list[str]:

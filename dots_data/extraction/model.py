@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
 import numba
@@ -29,7 +29,14 @@ from dots_data.extraction.features import FEATURES, VERSION
 F32 = NDArray[np.float32]
 
 DILATIONS = (1, 3, 9)
-_NUMBERS = ("threshold", "max_doubt")
+
+
+class Limits(NamedTuple):
+    """A unit is main text from the score `threshold` on; a page is sure whose doubt (cascade_engine.doubt) is at most
+    `max_doubt`."""
+
+    threshold: float
+    max_doubt: float
 
 
 class ModelError(ValueError):
@@ -37,14 +44,10 @@ class ModelError(ValueError):
 
 
 class Model:
-    """Scores units. `weights` as `train.Network.export` names them, float32.
+    """Scores units. `weights` as `train.Network.export` names them, float32; `limits` say what follows from scores."""
 
-    A unit is main text from the score `threshold` on; a page is sure whose doubt (cascade_engine.doubt) is at most
-    `max_doubt`.
-    """
-
-    def __init__(self, weights: dict[str, F32], threshold: float, max_doubt: float) -> None:
-        self.weights, self.threshold, self.max_doubt = weights, threshold, max_doubt
+    def __init__(self, weights: dict[str, F32], limits: Limits) -> None:
+        self.weights, self.limits = weights, limits
         self._convolutions = [(weights[f"w{k}"], weights[f"b{k}"], dilation) for k, dilation in enumerate(DILATIONS, 1)]
 
     def score(self, features: F32, groups: NDArray[np.int64]) -> F32:
@@ -100,7 +103,7 @@ def _convolve(hidden: F32, matrix: F32, bias: F32, dilation: int) -> F32:
 
 def save(path: Path, model: Model) -> None:
     """Write a model file."""
-    numbers = {name: np.array(getattr(model, name), np.float64) for name in _NUMBERS}
+    numbers = {name: np.array(value, np.float64) for name, value in model.limits._asdict().items()}
     with open(path, "wb") as file:
         np.savez(file, allow_pickle=False, version=np.array(VERSION), **numbers, **model.weights)
 
@@ -123,8 +126,8 @@ def load(path: Path = FAST_MODEL) -> Model:
             f"{path}: made for features {version or 'unknown'}, not {VERSION}: "
             "train it again with python -m dots_data.extraction.train"
         )
-    numbers = [arrays.pop(name, np.zeros(0)) for name in _NUMBERS]
+    numbers = [arrays.pop(name, np.zeros(0)) for name in Limits._fields]
     if any(number.shape != () or not 0 <= number <= 1 for number in numbers):
-        raise ModelError(f"{path}: {' and '.join(_NUMBERS)} must be numbers from 0 to 1")
+        raise ModelError(f"{path}: {' and '.join(Limits._fields)} must be numbers from 0 to 1")
     weights = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
-    return Model(weights, *map(float, numbers))
+    return Model(weights, Limits(*map(float, numbers)))

@@ -30,12 +30,18 @@ from dots_data.extraction import FAST_MODEL, cascade_engine, fast_engine, labels
 from dots_data.extraction import scan as s
 from dots_data.extraction.features import FEATURES, VERSION, features, groupings
 from dots_data.extraction.labels import LabelledPage
+from dots_data.extraction.quality import margin_interval, margins, quality, tallies
 from dots_data.extraction.scan import Scan, scan_html
 
 F32 = NDArray[np.float32]
 
 # How much each teacher counts: about by what is published of their precision and recall.
 TEACHERS = {"trafilatura": 0.3, "trafilatura precision": 0.3, "readability": 0.2, "resiliparse": 0.2}
+# What the model must be better than, and where its threshold is looked for.
+PEERS = ("trafilatura", "trafilatura precision")
+# Of a model for which nothing is held out to choose its limits by.
+UNCHOSEN = model.Limits(0.5, 0.4)
+THRESHOLDS = tuple(round(0.3 + 0.0125 * step, 4) for step in range(25))
 _NO_LETTER = re.compile(r"[\W_]+")
 _SHORT, _WINDOW = 25, 3000
 
@@ -43,13 +49,10 @@ _SHORT, _WINDOW = 25, 3000
 @dataclass(frozen=True)
 class TrainConfig:
     """epochs over all pages; learning rate (cosine to 0); weight decay; hidden width; dropout, of
-    hidden values and of whole features; weight of marked units; seed.
+    hidden values and of whole features; weight of marked units; seed; `teachers`: networks that the one which counts
+    learns from (0: none).
 
     A page with more than `most_units` units shows that many in a row, others each time.
-
-    `threshold`, of a kept unit's score, and `max_doubt`, of a page that the cascade leaves to the model, are not
-    learned. Chosen by cross-validation: where recall and rejection of people's marks both reach what trafilatura's
-    modes reach; and so that one page in twenty is more doubtful, pages without any text among them.
     """
 
     epochs: int = 18
@@ -62,8 +65,7 @@ class TrainConfig:
     pages_a_batch: int = 16
     most_units: int = 400
     seed: int = 1
-    threshold: float = 0.475
-    max_doubt: float = 0.4
+    teachers: int = 3
 
 
 class Example(NamedTuple):
@@ -153,9 +155,8 @@ def example(page: LabelledPage, marked_weight: float) -> Example:
             votes += np.float32(share) * contained(normals, page.texts[teacher])
             total += share
     targets = votes / np.float32(max(total, 1e-6))
-    lengths = scanned.units[:, s.CHARS] + 1.5 * scanned.units[:, s.UNSPACED]
     # Long units matter more, but not by their length; units on which the teachers disagree teach less.
-    weights = np.log1p(lengths / 10) * (0.3 + 0.7 * np.abs(2 * targets - 1)) * (total > 0.1)
+    weights = np.log1p(_lengths(scanned) / 10) * (0.3 + 0.7 * np.abs(2 * targets - 1)) * (total > 0.1)
     wanted, unwanted = mark(texts, page.required), mark(texts, page.forbidden)
     # A wanted passage that stands twice is wanted once, where some teacher took it.
     if (wanted & (targets > 0.3)).any():
@@ -171,6 +172,12 @@ def example(page: LabelledPage, marked_weight: float) -> Example:
         targets.astype(np.float32),
         weights.astype(np.float32),
     )
+
+
+def _lengths(scanned: Scan) -> NDArray[np.float64]:
+    """Of every unit, in letters: a character of a script without spaces weighs two and a half."""
+    lengths: NDArray[np.float64] = scanned.units[:, s.CHARS] + 1.5 * scanned.units[:, s.UNSPACED]
+    return lengths
 
 
 # ---- the network ---------------------------------------------------------------------------------------------
@@ -256,9 +263,30 @@ def _group_means(hidden: Tensor, groups: Tensor, mask: Tensor) -> Tensor:
 
 
 def train(examples: Sequence[Example], config: TrainConfig, log: Callable[[str], None] = lambda _: None) -> model.Model:
-    """Fit a network; the same examples and configuration give the same weights on the same machine."""
-    torch.manual_seed(config.seed)
-    random = np.random.default_rng(config.seed)
+    """Fit a network; the same examples and configuration give the same weights on the same machine.
+
+    It learns from the mean of some others besides the labels: alone, one differs from the next by half a percent.
+    """
+    teachers = [fit(examples, config, config.seed + 1 + k, log) for k in range(config.teachers)]
+    return fit([softened(one, teachers, config) for one in examples], config, config.seed, log)
+
+
+def softened(one: Example, teachers: Sequence[model.Model], config: TrainConfig) -> Example:
+    """An example whose labels are half its own and half what the teachers think; people's marks stay."""
+    if not teachers or not len(one.targets):
+        return one
+    marked = one.weights >= np.float32(config.marked_weight)
+    thought = np.mean([teacher.score(one.features, one.groups) for teacher in teachers], 0, dtype=np.float32)
+    targets = np.where(marked, one.targets, (one.targets + thought) / 2).astype(np.float32)
+    # Where the extractors disagreed there is an answer now: all units teach.
+    weights = np.where(marked, one.weights, np.log1p(_lengths(one.scan) / 10)).astype(np.float32)
+    return one._replace(targets=targets, weights=weights)
+
+
+def fit(examples: Sequence[Example], config: TrainConfig, seed: int, log: Callable[[str], None]) -> model.Model:
+    """Fit one network to the examples' labels."""
+    torch.manual_seed(seed)
+    random = np.random.default_rng(seed)
     network = Network(config)
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.rate, weight_decay=config.decay)
     examples = [one for one in examples if len(one.targets) and one.weights.any()]
@@ -286,7 +314,7 @@ def train(examples: Sequence[Example], config: TrainConfig, log: Callable[[str],
             total += float(loss.detach())
         log(f"epoch {epoch + 1} of {config.epochs}: loss {total / len(batches):.4f}")
     network.eval()
-    return model.Model(network.export(), config.threshold, config.max_doubt)
+    return model.Model(network.export(), UNCHOSEN)
 
 
 def _padded(
@@ -322,26 +350,62 @@ def fold_of(site: str, folds: int) -> int:
 
 def held_out(
     examples: Sequence[Example], config: TrainConfig, folds: int, folder: Path, log: Callable[[str], None]
-) -> dict[str, list[str]]:
-    """Each example's text by `fast` and by `cascade`, with a model that saw no page of its site.
+) -> list[F32]:
+    """Each example's scores by a model that saw no page of its site.
 
     The models of the folds are kept in `folder`, and taken from there for the same examples and configuration.
     """
-    texts = {"fast": [""] * len(examples), "cascade": [""] * len(examples)}
+    scores = [np.zeros(0, np.float32)] * len(examples)
     key = _digest(examples, config)
     for fold in range(folds):
         path = folder / f"fold-{key}-{fold}of{folds}.npz"
         if not path.exists():
             seen = [one for one in examples if fold_of(one.page.site, folds) != fold]
+            folder.mkdir(parents=True, exist_ok=True)
             model.save(path, train(seen, config))
             log(f"fold {fold + 1} of {folds}: trained on {len(seen):,} pages")
         fitted = model.load(path)
         for i, one in enumerate(examples):
             if fold_of(one.page.site, folds) == fold:
-                scores = fitted.score(one.features, one.groups)
-                texts["fast"][i] = fast_engine.assemble(one.scan, fast_engine.keep(one.scan, scores, fitted.threshold))
-                texts["cascade"][i] = cascade_engine.choose(fitted, one.scan, scores, one.page.html, one.page.url)
+                scores[i] = fitted.score(one.features, one.groups)
+    return scores
+
+
+def held_out_texts(examples: Sequence[Example], scores: Sequence[F32], folds: int) -> dict[str, list[str]]:
+    """Each example's text by `fast` and by `cascade`, their limits chosen without the pages of its fold."""
+    fold = np.array([fold_of(one.page.site, folds) for one in examples])
+    limits = choose_limits(examples, scores, [fold != k for k in range(folds)])
+    texts: dict[str, list[str]] = {"fast": [], "cascade": []}
+    for one, score, k in zip(examples, scores, fold.tolist(), strict=True):
+        texts["fast"].append(fast_engine.text_of(one.page.html, one.scan, score, limits[k].threshold))
+        texts["cascade"].append(cascade_engine.choose(limits[k], one.scan, score, one.page.html, one.page.url))
     return texts
+
+
+def choose_limits(
+    examples: Sequence[Example], scores: Sequence[F32], seen: Sequence[NDArray[np.bool_]]
+) -> list[model.Limits]:
+    """For each choice of examples in `seen`, [examples] each, the limits that fit them; scores are held-out ones.
+
+    The threshold is that at which recall and rejection of people's marks both lie furthest beyond PEERS; the doubt is
+    the one that a page in twenty exceeds.
+    """
+    marked = [i for i, one in enumerate(examples) if one.page.marked]
+    pages = [examples[i].page for i in marked]
+    peers = [tallies(pages, [page.texts.get(name, "") for page in pages]) for name in PEERS]
+    ours = np.stack([tallies(pages, _texts_at(examples, scores, marked, threshold)) for threshold in THRESHOLDS])
+    doubts = np.array([cascade_engine.doubt(one.scan, score) for one, score in zip(examples, scores, strict=True)])
+    out = []
+    for chosen in seen:
+        here = chosen[marked]
+        reached = margins(ours[:, here], [peer[here] for peer in peers]).min(-1)
+        doubt = round(float(np.quantile(doubts[chosen], 0.95)), 3)
+        out.append(model.Limits(THRESHOLDS[int(np.argmax(reached))], doubt))
+    return out
+
+
+def _texts_at(examples: Sequence[Example], scores: Sequence[F32], which: Sequence[int], limit: float) -> list[str]:
+    return [fast_engine.text_of(examples[i].page.html, examples[i].scan, scores[i], limit) for i in which]
 
 
 def _digest(examples: Sequence[Example], config: TrainConfig) -> str:
@@ -351,26 +415,6 @@ def _digest(examples: Sequence[Example], config: TrainConfig) -> str:
         for array in (one.features, one.groups, one.targets, one.weights):
             digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
-
-
-class Quality(NamedTuple):
-    """Shares of marked passages: `recall` of those wanted, `rejection` of those not; pages judged."""
-
-    pages: int
-    recall: float
-    rejection: float
-
-
-def quality(pages: Sequence[LabelledPage], texts: Sequence[str]) -> Quality:
-    """How an extractor's texts agree with people's marks; white space does not count."""
-    hits = wanted = refused = unwanted = 0
-    for page, text in zip(pages, texts, strict=True):
-        whole = " ".join(text.split())
-        hits += sum(" ".join(passage.split()) in whole for passage in page.required)
-        refused += sum(" ".join(passage.split()) not in whole for passage in page.forbidden)
-        wanted, unwanted = wanted + len(page.required), unwanted + len(page.forbidden)
-    judged = sum(page.marked for page in pages)
-    return Quality(judged, hits / max(wanted, 1), refused / max(unwanted, 1))
 
 
 # ---- the command ---------------------------------------------------------------------------------------------
@@ -388,37 +432,64 @@ def labelled(inputs: Sequence[str], gold: Path | None, folder: Path) -> list[Lab
     return labels.load(path)
 
 
-def card(examples: Sequence[Example], config: TrainConfig, scores: dict[str, Quality], folds: int) -> str:
+def margin_rows(pages: Sequence[LabelledPage], texts: dict[str, list[str]], name: str) -> list[tuple[str, ...]]:
+    """By language: how far `name` lies beyond the best of PEERS, recall and rejection, each with its 90% interval."""
+    marked = [i for i, page in enumerate(pages) if page.marked]
+    rows = []
+    for language in ("", "de", "en"):
+        chosen = [i for i in marked if pages[i].language.startswith(language)]
+        here = [pages[i] for i in chosen]
+        if not here:
+            continue
+        ours, *peers = (tallies(here, [texts[one][i] for i in chosen]) for one in (name, *PEERS))
+        low, high = margin_interval(ours, peers, [page.site for page in here])
+        told = (f"{m:+.3f} ({a:+.3f} to {b:+.3f})" for m, a, b in zip(margins(ours, peers), low, high, strict=True))
+        rows.append((language or "all", f"{len(here):,}", *told))
+    return rows
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = [columns, ["---", *["--:"] * (len(columns) - 1)]]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (*head, *rows))
+
+
+def card(
+    examples: Sequence[Example], config: TrainConfig, limits: model.Limits, texts: dict[str, list[str]], folds: int
+) -> str:
     """What the model is, made from what, how good and where not: the text beside the model's file."""
-    sites = len({one.page.site for one in examples})
-    marked = [one.page for one in examples if one.page.marked]
+    pages = [one.page for one in examples]
+    marked = [page for page in pages if page.marked]
     passages = sum(len(page.required) + len(page.forbidden) for page in marked)
-    rows = "\n".join(
-        f"| {name} | {score.pages:,} | {score.recall:.3f} | {score.rejection:.3f} |" for name, score in scores.items()
-    )
+    scores = {name: quality(pages, found) for name, found in texts.items()}
+    rows = [(name, f"{q.pages:,}", f"{q.recall:.3f}", f"{q.rejection:.3f}") for name, q in scores.items()]
+    beyond = margin_rows(pages, texts, "fast") if texts else []
     return f"""# Model of the fast extractor
 
 Scores each line of an HTML page by the probability that it is main text. A convolutional network of width
 {config.hidden} over {FEATURES} features a line and its neighbours (dots_data/extraction/model.py, features.py; features
 {VERSION}); no text and no class name is stored in it.
-A line is kept from a score of {config.threshold} on; the cascade asks trafilatura about pages of a doubt above
-{config.max_doubt}. Both numbers lie in the file.
+A line is kept from a score of {limits.threshold} on; the cascade asks trafilatura about pages of a doubt above
+{limits.max_doubt}. Both numbers lie in the file.
 
-Made by `python -m dots_data.extraction.train` from {len(examples):,} pages of {sites:,} sites: {passages:,} passages
-that people marked on {len(marked):,} pages as hard labels, and on all pages the agreement of
-{", ".join(TEACHERS)} (trafilatura {version("trafilatura")}, resiliparse {version("resiliparse")}) as weak ones.
+Made by `python -m dots_data.extraction.train` from {len(examples):,} pages of {len({page.site for page in pages}):,}
+sites: {passages:,} passages that people marked on {len(marked):,} pages as hard labels, and on all pages the agreement
+of {", ".join(TEACHERS)} (trafilatura {version("trafilatura")}, resiliparse {version("resiliparse")}) as weak ones.
 Configuration: {config}.
 
-Quality by {folds}-fold cross-validation, folds by site, on the marked passages (share of wanted ones kept, of unwanted
-ones refused):
+Quality by {folds}-fold cross-validation, folds by site, threshold and doubt chosen on the other folds: share of the
+marked passages that are wanted and kept, that are unwanted and refused.
 
-| extractor | pages | with | without |
-|---|--:|--:|--:|
-{rows}
+{_table(("extractor", "pages", "with", "without"), rows)}
+
+How far `fast` lies beyond the better of {" and ".join(PEERS)}, each figure against its better one, with the 90%
+interval of a bootstrap over sites:
+
+{_table(("language", "pages", "with", "without"), beyond)}
 
 Limits. People marked mostly German and English news and blogs; for other languages and kinds of page (manuals, forums,
 lists) the labels are those of other extractors, with their faults: comments count as boilerplate, and so do many short
-lines. Pages that are drawn by scripts have no text to score.
+lines. Of Chinese pages none is marked: there the extractor is as good as the agreement of others. Pages that are drawn
+by scripts have no text to score.
 """
 
 
@@ -435,16 +506,18 @@ def main() -> int:
     config = TrainConfig()
     pages = labelled(options.pages, options.gold, options.output)
     examples = [example(page, config.marked_weight) for page in pages]
-    scores: dict[str, Quality] = {}
+    texts: dict[str, list[str]] = {}
+    limits = UNCHOSEN
     if options.folds:
-        texts = held_out(examples, config, options.folds, options.output, console.console.print)
+        scores = held_out(examples, config, options.folds, options.output, console.console.print)
+        texts = held_out_texts(examples, scores, options.folds)
         texts |= {name: [page.texts[name] for page in pages] for name in TEACHERS}
-        scores = {name: quality(pages, found) for name, found in texts.items()}
-    fitted = train(examples, config, console.console.print)
+        [limits] = choose_limits(examples, scores, [np.ones(len(examples), np.bool_)])
+    fitted = model.Model(train(examples, config, console.console.print).weights, limits)
     options.output.mkdir(parents=True, exist_ok=True)
     target = options.output / FAST_MODEL.name
     model.save(target, fitted)
-    target.with_suffix(".md").write_text(card(examples, config, scores, options.folds), encoding="utf-8")
+    target.with_suffix(".md").write_text(card(examples, config, limits, texts, options.folds), encoding="utf-8")
     console.console.print(f"written: {target}, {target.with_suffix('.md')}; use them by copying both over those in")
     console.console.print(f"  {FAST_MODEL.parent}")
     return 0

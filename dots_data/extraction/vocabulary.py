@@ -23,10 +23,10 @@ INLINE, BLOCK, BREAK, RAW, SKIP, VOID = range(6)
 
 _INLINE = (
     "a abbr acronym b bdi bdo big cite code data del dfn em font i ins kbd label mark math nobr "
-    "q rp rt ruby s samp small span strike strong sub sup time tt u var mi mo mn mrow msub msup "
+    "q ruby s samp small span strike strong sub sup time tt u var mi mo mn mrow msub msup "
     "mfrac mtext annotation semantics"
 )
-_SKIP = "svg template select datalist textarea object audio video canvas map head applet frameset"
+_SKIP = "svg template select datalist textarea object audio video canvas map head applet frameset rt rp"
 _RAW = "script style iframe noembed noframes xmp plaintext title"
 _VOID = "area base basefont bgsound col embed frame img input keygen link meta param source track wbr"
 _BREAK = "br hr"

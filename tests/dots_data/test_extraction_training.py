@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from dots_data.extraction import model, train
+from dots_data.extraction import model, quality, train
 from dots_data.extraction.features import FEATURES
 from dots_data.extraction.labels import LabelledPage, load, read_gold, save, site_of
 
-TINY = train.TrainConfig(epochs=60, hidden=8, pages_a_batch=2, dropout=0.0, column_dropout=0.0, rate=1e-2)
+TINY = train.TrainConfig(teachers=2, epochs=60, hidden=8, pages_a_batch=2, dropout=0.0, column_dropout=0.0, rate=1e-2)
 SENTENCE = "The harbour was rebuilt after the storm, and its new walls have kept the town dry since then, year {k}. "
 
 
@@ -69,7 +69,33 @@ def test_marks_overrule_teachers() -> None:
 
 def test_quality() -> None:
     page = replace(made_page(1), required=("a b", "c"), forbidden=("x", "y"))
-    assert train.quality([page, made_page(2)], ["a\nb x", ""]) == (1, 0.5, 0.5)
+    assert quality.quality([page, made_page(2)], ["a\nb x", ""]) == (1, 0.5, 0.5)
+
+
+def test_margins_are_against_the_best_of_each() -> None:
+    ours, one, other = (np.array(rows) for rows in ([[9, 10, 6, 10]], [[8, 10, 2, 10]], [[1, 10, 7, 10]]))
+    assert quality.margins(ours, [one, other]) == pytest.approx([0.1, -0.1])
+    assert quality.margins(np.stack([ours, one]), [one, other]) == pytest.approx(np.array([[0.1, -0.1], [0, -0.5]]))
+
+
+def test_intervals_draw_whole_sites() -> None:
+    ours, other = np.array([[1, 1, 0, 1], [0, 1, 1, 1]] * 8), np.array([[0, 1, 0, 1]] * 16)
+    # Two pages of one site are one draw: every draw has the same shares.
+    low, high = quality.margin_interval(ours, [other], [f"s{k // 2}" for k in range(16)])
+    assert low == pytest.approx([0.5, 0.5]) and high == pytest.approx([0.5, 0.5])
+    low, high = quality.margin_interval(ours, [other], [f"s{k}" for k in range(16)])
+    assert (low < 0.5).all() and (high > 0.5).all() and (low > 0.1).all() and (high < 0.9).all()
+
+
+def test_limits_are_chosen_without_the_fold() -> None:
+    pages = [replace(made_page(k), required=("The harbour was rebuilt",), forbidden=("Section 3",)) for k in range(6)]
+    pages = [replace(page, texts=dict.fromkeys((*train.TEACHERS, *train.PEERS), "")) for page in pages]
+    examples = [train.example(page, 8.0) for page in pages]
+    # On the pages of the first half menus score .3 and text .4, on those of the second .5 and .6.
+    scores = [(0.3 + 0.2 * (k > 2) + 0.1 * (one.targets > 0.5)).astype(np.float32) for k, one in enumerate(examples)]
+    first = np.arange(6) < 3
+    limits = train.choose_limits(examples, scores, [first, ~first])
+    assert 0.3 < limits[0].threshold <= 0.4 and 0.5 < limits[1].threshold <= 0.6
 
 
 def test_the_network_learns_the_same_twice() -> None:
@@ -79,13 +105,23 @@ def test_the_network_learns_the_same_twice() -> None:
     assert all(np.array_equal(fitted.weights[name], again.weights[name]) for name in fitted.weights)
     scores = fitted.score(examples[5].features, examples[5].groups)
     assert ((scores > 0.5) == (examples[5].targets > 0.5)).all()
-    assert (fitted.threshold, fitted.max_doubt) == (TINY.threshold, TINY.max_doubt)
+    assert fitted.limits == train.UNCHOSEN
+
+
+def test_teachers_answer_where_labels_do_not() -> None:
+    one = train.example(replace(made_page(1), required=("Section 3",)), TINY.marked_weight)
+    teacher = train.fit([train.example(made_page(2), 8.0)], TINY, 1, lambda _: None)
+    soft = train.softened(one, [teacher, teacher], TINY)
+    marked, thought = one.weights == TINY.marked_weight, teacher.score(one.features, one.groups)
+    assert marked.any() and (soft.targets[marked] == one.targets[marked]).all()
+    assert soft.targets[~marked] == pytest.approx((one.targets + thought)[~marked] / 2, abs=1e-6)
+    assert (soft.weights > 0).all() and train.softened(one, [], TINY) is one
 
 
 def test_numpy_and_torch_compute_the_same() -> None:
     torch.manual_seed(1)
     network = train.Network(TINY).eval()
-    exported = model.Model(network.export(), TINY.threshold, TINY.max_doubt)
+    exported = model.Model(network.export(), train.UNCHOSEN)
     examples = [train.example(made_page(number), 8.0) for number in (1, 2)]
     short = examples[0]._replace(
         features=examples[0].features[:2],

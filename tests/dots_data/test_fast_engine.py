@@ -89,6 +89,11 @@ def page(sentence: str, language: str, title: str) -> str:
         ("\0", []),
     ],
 )
+def test_readings_of_characters_are_not_text() -> None:
+    html = "<p><ruby>漢<rp>(</rp><rt>かん</rt><rp>)</rp></ruby><ruby>字<rt>じ</rt></ruby>である。"
+    assert fast.texts(scan_html(fast.parse(html))) == ["漢字である。"]
+
+
 def test_lines(html: str, lines: list[str]) -> None:
     assert everything(html).split("\n") == (lines or [""])
 
@@ -327,13 +332,13 @@ def test_the_order_of_pages_does_not_matter(real_data: Path, sandbox: Sandbox) -
 
 def test_model_files(tmp_path: Path) -> None:
     weights = model.load().weights
-    model.save(tmp_path / "m.npz", model.Model(weights, 0.3, 0.7))
+    model.save(tmp_path / "m.npz", model.Model(weights, model.Limits(0.3, 0.7)))
     again = model.load(tmp_path / "m.npz")
     assert again.weights.keys() == weights.keys()
     assert all(np.array_equal(again.weights[name], weights[name]) for name in weights)
-    assert (again.threshold, again.max_doubt) == (0.3, 0.7)
+    assert again.limits == (0.3, 0.7)
     for wrong in (float("nan"), 1.5):
-        model.save(tmp_path / f"{wrong}.npz", model.Model(weights, wrong, 0.7))
+        model.save(tmp_path / f"{wrong}.npz", model.Model(weights, model.Limits(wrong, 0.7)))
         with pytest.raises(model.ModelError, match=f"{wrong}.npz: threshold and max_doubt must be"):
             model.load(tmp_path / f"{wrong}.npz")
     (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 no")
@@ -358,7 +363,7 @@ def test_the_cascade_asks_trafilatura_where_the_model_doubts(monkeypatch: pytest
     sure = fast.extract(html)
     assert cascade_engine.extract(html) == sure
     shipped = model.load()
-    monkeypatch.setattr(model, "load", lambda: model.Model(shipped.weights, shipped.threshold, -1.0))
+    monkeypatch.setattr(model, "load", lambda: model.Model(shipped.weights, shipped.limits._replace(max_doubt=-1.0)))
     monkeypatch.setattr(cascade_engine.trafilatura_engine, "extract", lambda html, url: "asked")
     assert cascade_engine.extract(html) == "asked"
     monkeypatch.setattr(cascade_engine.trafilatura_engine, "extract", lambda html, url: "")
