@@ -103,6 +103,8 @@ _OPEN, _MOST, _PENDING, _BASE, _TEXT, _IN_BODY, _LOST = range(7)
 _STATE = 7
 # The standard opens no more than three equal formatting elements again.
 _EQUAL = 3
+# So many of the last are compared, to stay linear: of more, equal ones may be counted too often.
+_COMPARED = 32
 
 
 class Measures(NamedTuple):
@@ -305,7 +307,7 @@ def _doubt(stack: Any, state: Any, start: int) -> None:
 def _postpone(pending: Any, state: Any, entry: Any) -> None:
     """Note formatting that was closed by something else: text opens it again."""
     equal = 0
-    for i in range(state[_BASE], state[_PENDING]):
+    for i in range(max(state[_BASE], state[_PENDING] - _COMPARED), state[_PENDING]):
         equal += pending[i, _TAG] == entry[_TAG]
     if equal < _EQUAL and state[_PENDING] < len(pending):
         pending[state[_PENDING]] = entry
