@@ -14,20 +14,13 @@ from numpy.typing import NDArray
 from dots_data.extraction import model as models
 from dots_data.extraction import scan as s
 from dots_data.extraction.features import features, groupings
+from dots_data.extraction.limits import ParsedTooLargeError, in_force
 from dots_data.extraction.scan import Scan, scan_html
 from dots_data.extraction.structured import longer_of
 
 # A repeated line this long is a copy of the first; shorter ones may well stand twice.
 _COPY_LENGTH = 40
 _LONGEST_ROW = 400
-# What a parser may make of a page: it repeats unclosed formatting in every paragraph, so that some kilobytes can become
-# some gigabytes. Checked before anything is allocated for each tag.
-MAX_PARSED_BYTES = 64_000_000
-MAX_PARSED_TAGS = 1_000_000
-
-
-class ParsedTooLargeError(ValueError):
-    """A page whose parsed form is beyond MAX_PARSED_BYTES or MAX_PARSED_TAGS."""
 
 
 class Line(NamedTuple):
@@ -72,9 +65,12 @@ def parse(html: str) -> bytes:
         # HTML knows no page that cannot be parsed: what the parser can lack is memory.
         raise MemoryError(str(error)) from error
     serialised = text.encode("utf-8", "replace")
-    tags = serialised.count(b"<")
-    if len(serialised) > MAX_PARSED_BYTES or tags > MAX_PARSED_TAGS:
-        raise ParsedTooLargeError(f"{len(serialised):,} bytes and {tags:,} tags when parsed")
+    # Before anything is allocated for each tag.
+    limits, tags = in_force(), serialised.count(b"<")
+    if len(serialised) > limits.max_parsed_bytes:
+        raise ParsedTooLargeError("max_parsed_bytes", len(serialised))
+    if tags > limits.max_parsed_tags:
+        raise ParsedTooLargeError("max_parsed_tags", tags)
     return serialised
 
 

@@ -1,30 +1,25 @@
-"""What a page may cost: deterministic limits, checked before anything parses it, and those of the sandbox.
-
-Every limit that `check_limits` judges is counted in one pass over the markup, in linear time on any input.
+"""What a page may cost: deterministic limits, checked before anything parses it, on what a parser makes of it, and
+those of the sandbox.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dots_data.judge import Verdict
 
 STAGE = "extraction"
 
-_TAG = re.compile(r"<(?:!--|(/?)([A-Za-z][A-Za-z0-9:_-]*)([^<>]*))")
-_RAW_END = {name: re.compile(rf"</{name}\b", re.IGNORECASE) for name in ("script", "style")}
-_ATTRIBUTE = re.compile(r"""[^\s=/"']+(?:\s*=\s*(?:"[^"]*"|'[^']*'|[^\s"']+))?""")
-
 
 @dataclass(frozen=True)
 class ExtractionLimits:
     """Limits of one page.
 
-    `max_chars`, `max_tags`, `max_depth` (open elements at once), `max_attributes` (of one tag) and
-    `max_tag_chars` (of one tag) are judged before parsing. `cpu_seconds`, `memory_bytes` (address space) and
-    `wall_seconds` bound the process that extracts: the last resort, for what no limit foresaw.
+    `max_chars`, `max_tags` (every `<` counts), `max_tag_chars` (of one tag's name or attributes), `max_attributes` (of
+    one tag) and `max_depth` (elements within each other, those of the page's body) are judged before parsing.
+    `max_parsed_bytes` (UTF-8) and `max_parsed_tags` hold for a page as its parser understood it: unclosed formatting is
+    repeated in every paragraph, so that some kilobytes can become some gigabytes. `cpu_seconds`, `memory_bytes`
+    (address space) and `wall_seconds` bound the process that extracts: the last resort, for what no limit foresaw.
     """
 
     max_chars: int = 8_000_000
@@ -32,67 +27,53 @@ class ExtractionLimits:
     max_depth: int = 500
     max_attributes: int = 5_000
     max_tag_chars: int = 2_000_000
+    max_parsed_bytes: int = 64_000_000
+    max_parsed_tags: int = 1_000_000
     cpu_seconds: int = 30
     wall_seconds: int = 300
     memory_bytes: int = 2 << 30
 
 
-def check_limits(html: str | bytes, limits: ExtractionLimits) -> Verdict | None:
-    """The first limit that the page exceeds, or None. Never raises."""
-    from dots_data.extraction import nesting
+class ParsedTooLargeError(ValueError):
+    """A page that exceeds a limit once it is parsed.
 
-    if len(html) > limits.max_chars:
-        return _over("max_chars", len(html), limits.max_chars)
-    text = html.decode("latin-1") if isinstance(html, bytes) else html
-    tags = text.count("<")
-    if tags > limits.max_tags:
-        return _over("max_tags", tags, limits.max_tags)
-    deepest, longest = nesting.measure(text.encode("utf-8", "replace"), limits.max_depth)
-    # Bytes are no fewer than characters: only what may be too long is looked at again.
-    if longest > limits.max_tag_chars and (longest := max(map(len, _tags(text)), default=0)) > limits.max_tag_chars:
-        return _over("max_tag_chars", longest, limits.max_tag_chars)
-    # An attribute takes two characters at least.
-    if longest > 2 * limits.max_attributes and (most := _most_attributes(text, limits)) > limits.max_attributes:
-        return _over("max_attributes", most, limits.max_attributes)
-    return _over("max_depth", deepest, limits.max_depth) if deepest > limits.max_depth else None
-
-
-def depth(html: str, enough: int) -> int:
-    """How many elements are open at once, at most; counting ends one above `enough`.
-
-    An end tag closes what is open inside its element, and is ignored when no such element is open.
+    limit: the name of the field of ExtractionLimits; value: what was measured.
     """
+
+    def __init__(self, limit: str, value: int) -> None:
+        super().__init__(f"{limit}: {value:,}")
+        self.limit, self.value = limit, value
+
+
+_in_force = ExtractionLimits()
+
+
+def enforce(limits: ExtractionLimits) -> None:
+    """Let the engines of this process hold to `limits` where no sandbox can: in what a parser makes of a page."""
+    global _in_force
+    _in_force = limits
+
+
+def in_force() -> ExtractionLimits:
+    """The limits that the engines of this process hold to: the defaults, unless `enforce` was called."""
+    return _in_force
+
+
+def check_limits(html: str | bytes, limits: ExtractionLimits) -> Verdict | None:
+    """The first limit that a page (bytes: UTF-8, or nearly) exceeds, or None. Never raises; in linear time."""
     from dots_data.extraction import nesting
 
-    return nesting.measure(html.encode("utf-8", "replace"), enough)[0]
+    page = html.encode("utf-8", "replace") if isinstance(html, str) else html
+    chars, tags = nesting.count(page)
+    for limit, value in (("max_chars", chars), ("max_tags", tags)):
+        if value > getattr(limits, limit):
+            return _over(limit, value, limits)
+    found = nesting.measure(page, limits.max_depth)
+    measured = {"max_tag_chars": found.longest_tag, "max_attributes": found.attributes, "max_depth": found.depth}
+    exceeded = (limit for limit, value in measured.items() if value > getattr(limits, limit))
+    return next((_over(limit, measured[limit], limits) for limit in exceeded), None)
 
 
-def _matches(html: str) -> Iterator[re.Match[str]]:
-    """Start and end tags outside of comments, scripts and styles, each up to the next `<` or `>`."""
-    at, comment_end = 0, 0
-    while match := _TAG.search(html, at):
-        at = match.end()
-        if match.group(2) is None:
-            # A comment that never ends hides nothing; its end is looked for once.
-            if comment_end >= 0:
-                comment_end = html.find("-->", at)
-            at = max(at, comment_end + 3)
-            continue
-        yield match
-        raw_end = None if match.group(1) else _RAW_END.get(match.group(2).lower())
-        if raw_end:
-            closing = raw_end.search(html, at)
-            at = closing.end() if closing else len(html)
-
-
-def _tags(html: str) -> Iterator[str]:
-    return (match.group(3) for match in _matches(html))
-
-
-def _most_attributes(html: str, limits: ExtractionLimits) -> int:
-    long = (tag for tag in _tags(html) if len(tag) > 2 * limits.max_attributes)
-    return max((sum(1 for _ in _ATTRIBUTE.finditer(tag)) for tag in long), default=0)
-
-
-def _over(limit: str, value: int, threshold: int) -> Verdict:
-    return Verdict(STAGE, f"extraction.{limit}", float(value), float(threshold), decision="quarantined")
+def _over(limit: str, value: int, limits: ExtractionLimits) -> Verdict:
+    threshold = float(getattr(limits, limit))
+    return Verdict(STAGE, f"extraction.{limit}", float(value), threshold, decision="quarantined")

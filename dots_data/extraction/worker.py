@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from typing import BinaryIO, NamedTuple
 
-from dots_data.extraction.limits import ExtractionLimits
+from dots_data.extraction.limits import ExtractionLimits, ParsedTooLargeError, enforce
 from dots_data.extraction.selectors import Selectors, prune
 
 REQUEST = struct.Struct(">III")
@@ -45,7 +45,7 @@ class Request(NamedTuple):
 
 def main(arguments: list[str]) -> None:
     """Answer requests until the input ends."""
-    limits = ExtractionLimits(**json.loads(arguments[0]))
+    enforce(limits := ExtractionLimits(**json.loads(arguments[0])))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # What the engine prints must not get between the answers.
@@ -100,6 +100,8 @@ def _answer(
         return TEXT, extract(page, request.url), removed
     except MemoryError:
         return NO_MEMORY, "", 0
+    except ParsedTooLargeError as error:
+        return OVER, f"{error.limit} {error.value}", 0
     except Exception as error:
         return FAILED, type(error).__name__, 0
 

@@ -16,9 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dots_data.crawl.warc import Page, read_pages
-from dots_data.extraction import ENGINES, ExtractionLimits, check_limits, decode, extract_text
+from dots_data.extraction import ENGINES, ExtractionLimits, decode, extract_text
 from dots_data.extraction import sandbox as sandbox_module
-from dots_data.extraction.limits import depth
 from dots_data.extraction.sandbox import Sandbox, SandboxError
 from dots_data.extraction.trafilatura_engine import extract, plain_text
 from dots_data.judge import Verdict
@@ -27,7 +26,6 @@ from dots_data.judge import Verdict
 sys.path.append(str(Path(__file__).parent))
 
 LIMITS = ExtractionLimits()
-SMALL = ExtractionLimits(max_chars=2000, max_tags=100, max_depth=10, max_attributes=20, max_tag_chars=500)
 
 ARTICLE = "The harbour was rebuilt after the storm, and its new walls have kept the town dry since then. "
 PAGE = f"""<!doctype html><html lang="en"><head><title>Harbour</title></head><body>
@@ -37,84 +35,6 @@ PAGE = f"""<!doctype html><html lang="en"><head><title>Harbour</title></head><bo
 <table><tr><td>Height of the wall</td><td>12 metres</td></tr></table>
 <div class="Related_Posts"><p>{"Read also how the lighthouse was painted in a single night. " * 3}</p></div>
 </article><footer>Copyright</footer></body></html>"""
-
-
-@pytest.mark.parametrize(
-    ("html", "rule", "value"),
-    [
-        ("<p>fine</p>", None, 0),
-        ("x" * 2001, "extraction.max_chars", 2001),
-        ("<b></b>" * 51, "extraction.max_tags", 102),
-        ("<p " + "x" * 600 + ">", "extraction.max_tag_chars", 601),
-        ("<p " + "a=1 " * 21 + ">", "extraction.max_attributes", 21),
-        ("<p " + "a " * 21 + ">", "extraction.max_attributes", 21),
-        ("<div>" * 12, "extraction.max_depth", 11),
-        ("<script>" + "a<b;" * 90 + "</script>", None, 0),
-        ("<script>var " + "a, " * 200 + "</script>", None, 0),
-        ("<!-- " + "<div>" * 30 + "-->", None, 0),
-        ("<p>x" * 30 + "<li>y" * 30 + "<br>" * 30, None, 0),
-        ("<br/>" * 30, None, 0),
-        ("<div/>" * 30, "extraction.max_depth", 11),
-        ("<svg>" + "<path d='M0'/>" * 30 + "</svg>", None, 0),
-    ],
-)
-def test_limits(html: str, rule: str | None, value: int) -> None:
-    for page in (html, html.encode()):
-        verdict = check_limits(page, SMALL)
-        assert (verdict and verdict.rule) == rule
-        if verdict:
-            assert verdict.value == value > verdict.threshold
-            assert (verdict.stage, verdict.decision) == ("extraction", "quarantined")
-
-
-@pytest.mark.parametrize(
-    ("html", "deepest"),
-    [
-        ("<div><div></div></div><div></div>", 2),
-        ("<div><span><b></div><div><span><b></div>", 3),
-        ("<div></p></i><div></u><div>", 3),
-        ("<ul><li><ul><li>x</ul></ul>", 2),
-        ("<style>div > div {}</style><div>", 1),
-        ("<!-- never ends <div><div>", 2),
-        ("<script> never ends <div><div>", 0),
-        ("<div/><x-y /><path/>", 3),
-        ("<svg><title>x</title><g><path/><circle r='1' /></g><use/></svg><path/>", 2),
-        ("<math><mrow><mi>x</mi><mspace/><mspace/></mrow></math>", 3),
-        ("<svg/><path/><path/>", 2),
-        ("<svg><path a=b/><path a=b/>", 3),
-        ("<svg><div></div><path/><path/>", 3),
-        ("<svg><title><path/><path/>", 4),
-        ("<svg><p><path/><path/>", 3),
-        ("<select><svg><input><path/><path/>", 4),
-    ],
-)
-def test_depth(html: str, deepest: int) -> None:
-    assert depth(html, 100) == deepest
-
-
-@pytest.mark.parametrize(
-    ("piece", "rule"),
-    [
-        ("<div>", "extraction.max_depth"),
-        ("<div/>", "extraction.max_depth"),
-        ("<!--", None),
-        ("<script>", None),
-        ("<a <", "extraction.max_depth"),
-        ('<a "', "extraction.max_depth"),
-        ("</div>", None),
-        ("<div", "extraction.max_depth"),
-        ("<b></i>", "extraction.max_depth"),
-        ("<p a='", None),
-    ],
-)
-def test_a_hundred_thousand_of_anything_is_judged(piece: str, rule: str | None) -> None:
-    verdict = check_limits(piece * 100_000, LIMITS)
-    assert (verdict and verdict.rule) == rule
-
-
-@given(st.one_of(st.text(max_size=300), st.binary(max_size=300), st.text("<>/!- abdivscript\"'=", max_size=300)))
-def test_check_limits_never_raises(html: str | bytes) -> None:
-    check_limits(html, ExtractionLimits(max_depth=2, max_attributes=2, max_tag_chars=20))
 
 
 def test_the_engine_keeps_text_and_tables_and_drops_boilerplate() -> None:
