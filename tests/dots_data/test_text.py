@@ -98,7 +98,7 @@ def test_words_can_be_given() -> None:
 )
 def test_lines_paragraphs_and_sentences(text: str, lines: int, paragraphs: int, finished: int, sentences: int) -> None:
     document = Document(text, "en")
-    found = (len(document.lines), len(document.paragraphs), document.finished_lines, document.sentences)
+    found = (len(document.lines), len(document.paragraphs[0]), document.finished_lines, document.sentences)
     assert found == (lines, paragraphs, finished, sentences)
 
 
