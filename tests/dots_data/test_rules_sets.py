@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -393,6 +395,68 @@ def test_c4_keeps_where_paragraphs_end() -> None:
 def test_words_of_lines_left_are_those_of_the_text_left(text: str, language: str) -> None:
     kept = c4.clean(Document(text, language), C4(min_line_words=2))
     assert kept.words == len(split_words(kept.text, language)) == len(split_words(kept.lines, language))
+
+
+def plain_clean(text: str) -> tuple[str, str, int]:
+    """What `c4.clean` says that it does, line by line."""
+    kept: list[str] = []
+    removed = 0
+    for line in map(str.strip, text.splitlines()):
+        cut = re.sub(r"\[\d*\]|\[edit\]|\[citation needed\]", "", line)
+        spoken = cut.lower()
+        boilerplate = "javascript" in spoken or ("use cookies" in spoken and "{" not in spoken)
+        if not line:
+            kept += [""] if kept and kept[-1] else []
+        elif len(re.findall("[中]|[^中\\s]+", line)) < 3 or (boilerplate and "lorem ipsum" not in spoken):
+            removed += 1
+        else:
+            kept.append(cut)
+    return "\n".join(kept).strip(), "\n".join(filter(None, kept)), removed
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                *(
+                    "[1]",
+                    "[22]",
+                    "[edit]",
+                    "[citation needed]",
+                    "[] [] []",
+                    "a",
+                    "b c",
+                    "中",
+                    "中中中",
+                    " ",
+                    "\n",
+                    "\n\n",
+                    "\r\n",
+                ),
+                *(
+                    "\v",
+                    "javascript",
+                    "JavaSc[1]ript",
+                    "use cookies",
+                    "use[3] cookies",
+                    "{",
+                    "Lorem ipsum",
+                    "lorem[2] ipsum",
+                ),
+            ]
+        ),
+        max_size=30,
+    ).map("".join)
+)
+def test_c4_is_what_a_plain_reading_of_it_does(text: str) -> None:
+    kept = c4.clean(Document(text, "en"), C4())
+    assert (kept.text, kept.lines, kept.removed) == plain_clean(text)
+
+
+@given(st.text("loremLOREM ipsuIPSU\u0130\u212a中", max_size=40), st.text("ab ", max_size=3))
+def test_lorem_ipsum_in_any_case(text: str, more: str) -> None:
+    text = f"{text}Lorem Ipsum{more}lorem ipsum{text}"
+    assert c4.measure(Document(text, "en"), C4())["c4.lorem_ipsum"] == text.lower().count("lorem ipsum")
 
 
 def test_c4_terminal_punctuation_is_there_for_who_wants_it() -> None:
