@@ -309,10 +309,10 @@ def _chinese_words(text: str) -> list[str]:
     """jieba's words of a text without lone surrogates, white space among them."""
     import rjieba
 
-    if len(text) <= PIECE:
-        words: list[str] = rjieba.cut(text)
-        return words
-    return [word for piece in _PIECES.findall(text) for word in rjieba.cut(piece)]
+    words: list[str] = []
+    for piece in [text] if len(text) <= PIECE else _PIECES.findall(text):
+        words += rjieba.cut(piece)
+    return words
 
 
 def _chinese_spans(codes: scan.Codes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
