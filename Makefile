@@ -51,7 +51,7 @@ PEER_OF_RULES := datatrove==0.10.1 spacy==3.8.* regex nltk jieba numba rjieba ic
 
 bench-rules: setup ## verdicts and speed of the rules beside datatrove's   [REAL=folder of warc/ and text/]
 	@infra/peer.sh datatrove $(PEER_OF_RULES)
-	@$(PYTHON_RUN) -m benchmarks.rules --input '$(REAL)/warc/*.warc.gz' '$(REAL)/text/*.jsonl.gz' --most 1000
+	@$(PYTHON_RUN) -m benchmarks.rules --input '$(REAL)/warc/*.warc.gz' '$(REAL)/text/*.jsonl.gz' --most 200
 
 bench-savings: setup ## what checks before parsing save and lose        [REAL=folder of warc/ and blocklists/]
 	@$(PYTHON_RUN) -m benchmarks.savings --pages '$(REAL)/warc/*.warc.gz' --lists '$(REAL)/blocklists/ut1.tar.gz'

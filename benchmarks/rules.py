@@ -5,7 +5,8 @@
 Verdicts: every filter on every text, with the same words on both sides (datatrove's tokenizer swapped for
 dots_data.text) and the same thresholds, those of FineWeb-2 in the languages that have them. A disagreement is put
 down to the named difference after which datatrove's filter, with one difference after the other built into it,
-agrees for good; what none explains is a defect.
+agrees for good; what none explains is a defect. datatrove's verdicts are kept in build/bench/ for the next run on the
+same texts, its times are not.
 
 Speed: documents a CPU second of one process, all four rule sets on every text, datatrove with the tokenizers that it
 comes with.
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import datetime
+import gzip
 import json
 import platform
 import subprocess
@@ -27,7 +29,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.texts import Text, texts_of
+from benchmarks.texts import OURS, Text, cached, contents, texts_of
 from dots_data import console
 from dots_data.judge import Verdict
 from dots_data.rules import RulesConfig, clean_and_measure, decide
@@ -93,6 +95,23 @@ def arguments(language: str) -> dict[str, dict[str, Any]]:
 
 def peer(texts: Sequence[Text], words: str, differences: Sequence[str] = (), judge: str = "each pipeline") -> Any:
     """datatrove's reasons for each text, by filter, and the facts of its run."""
+    task, lines = _task(texts, words, differences, judge)
+    return _read(_run(task, lines).splitlines())
+
+
+def known_peer(texts: Sequence[Text], differences: Sequence[str] = ()) -> Any:
+    """datatrove's reasons for each text on our words, from build/bench/ if it judged the same texts before: with the
+    same thresholds, in the same environment, on words of the same code."""
+    task, lines = _task(texts, "ours", differences, "each pipeline")
+    code = [*contents([PEER, *OURS.glob("*.py"), *(OURS / "rules").glob("*.py")])]
+    environment = sorted(path.name for path in PYTHON.parents[1].glob("lib/*/site-packages/*.dist-info"))
+    parts = [task.encode(), lines.encode(), *code, *map(str.encode, environment)]
+    with gzip.open(cached("rules", parts, lambda: _run(task, lines)), "rt", encoding="utf-8") as answer:
+        return _read(answer.readlines())[0]
+
+
+def _task(texts: Sequence[Text], words: str, differences: Sequence[str], judge: str) -> tuple[str, str]:
+    """What the peer reads: its task, and the texts."""
     task = {
         "thresholds": {text.language: arguments(text.language) for text in texts},
         "words": words,
@@ -100,13 +119,20 @@ def peer(texts: Sequence[Text], words: str, differences: Sequence[str] = (), jud
         "each": "each" in judge,
         "pipeline": "pipeline" in judge,
     }
+    lines = (json.dumps({"language": text.language, "text": text.text}) + "\n" for text in texts)
+    return json.dumps(task), "".join(lines)
+
+
+def _run(task: str, lines: str) -> str:
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        json.dump(task, file)
+        file.write(task)
         file.flush()
-        lines = "".join(json.dumps({"language": text.language, "text": text.text}) + "\n" for text in texts)
         command = [str(PYTHON), str(PEER), file.name]
-        answer = subprocess.run(command, input=lines, stdout=subprocess.PIPE, text=True, check=True)
-    *verdicts, facts = map(json.loads, answer.stdout.splitlines())
+        return subprocess.run(command, input=lines, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def _read(rows: Sequence[str]) -> Any:
+    *verdicts, facts = map(json.loads, rows)
     return [verdict["rules"] for verdict in verdicts], facts
 
 
@@ -129,7 +155,7 @@ def judge_text(text: Text, config: RulesConfig) -> Verdict | None:
 def disagreements(texts: Sequence[Text]) -> tuple[list[dict[str, Any]], Counter[str]]:
     """Every text and set on which one side keeps what the other drops, with the difference that explains it; and
     how many texts both sides drop, by set."""
-    mine, theirs = ours(texts), peer(texts, "ours")[0]
+    mine, theirs = ours(texts), known_peer(texts)
 
     def differ(i: int, name: str, verdict: dict[str, Any]) -> bool:
         return (mine[i][name] is None) != (verdict[name] is None)
@@ -139,9 +165,7 @@ def disagreements(texts: Sequence[Text]) -> tuple[list[dict[str, Any]], Counter[
     # last[i, name]: with how many differences built in the verdicts still differed.
     last = dict.fromkeys(found, 0)
     for count in range(1, len(DIFFERENCES) + 1):
-        again = dict(
-            zip(some, peer([texts[i] for i in some], "ours", DIFFERENCES[:count])[0] if some else (), strict=True)
-        )
+        again = dict(zip(some, known_peer([texts[i] for i in some], DIFFERENCES[:count]) if some else (), strict=True))
         last |= {(i, name): count for i, name in found if differ(i, name, again[i])}
     because = (*DIFFERENCES, "not explained")
     differing = [

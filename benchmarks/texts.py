@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow.parquet as pq
 import xxhash
 
+import dots_data
 from dots_data.crawl.sources import expand
 from dots_data.crawl.warc import Page, read_pages
 from dots_data.extraction import extract_text
 from dots_data.language import LanguageIdentifier
 
-CACHE = Path("build/bench/texts")
+CACHE = Path("build/bench")
+OURS = Path(dots_data.__file__).parent
 
 
 class Text(NamedTuple):
@@ -57,21 +61,53 @@ def _json_lines(file: Path, languages: LanguageIdentifier) -> Iterator[Text]:
 
 
 def _pages(file: Path, languages: LanguageIdentifier) -> Iterator[Text]:
-    """The extracted text of every page, from the cache if the file was read before."""
-    facts = f"{file.resolve()} {file.stat().st_size} {file.stat().st_mtime_ns}"
-    key = xxhash.xxh3_64_hexdigest(facts.encode("utf-8", "surrogateescape"))
-    cached = CACHE / f"{key}.jsonl.gz"
-    if not cached.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        temporary = cached.with_suffix(".tmp")
-        with gzip.open(temporary, "wt", encoding="utf-8", compresslevel=1) as out:
-            for source in expand([str(file)]):
-                for page in read_pages(source.path):
-                    if isinstance(page, Page) and page.status == 200 and len(page.body) < 1 << 20:
-                        text = extract_text(page.body, page.url).encode("utf-8", "replace").decode()
-                        if any(map(str.isalnum, text)):
-                            row = {"text": text, "language": languages.identify(text).code}
-                            out.write(json.dumps(row, ensure_ascii=False) + "\n")
-        temporary.replace(cached)
-    for one in _json_lines(cached, languages):
+    """The extracted text of every page, from the cache if the file was read before, by the same code and model."""
+
+    def extract() -> Iterator[str]:
+        for source in expand([str(file)]):
+            for page in read_pages(source.path):
+                if isinstance(page, Page) and page.status == 200 and len(page.body) < 1 << 20:
+                    text = extract_text(page.body, page.url).encode("utf-8", "replace").decode()
+                    if any(map(str.isalnum, text)):
+                        row = {"text": text, "language": languages.identify(text).code}
+                        yield json.dumps(row, ensure_ascii=False) + "\n"
+
+    for one in _json_lines(cached("texts", [file.read_bytes(), _extraction()], extract), languages):
         yield one._replace(source=file.name.partition(".")[0])
+
+
+@cache
+def _extraction() -> bytes:
+    """A digest of what makes a text of a page: code, models, and the packages installed."""
+    files = [*OURS.glob("*.py"), *(OURS / "extraction").rglob("*"), *(OURS / "crawl").rglob("*")]
+    installed = sorted(f"{one.name} {one.version}" for one in distributions())
+    return digest([*contents(files), *map(str.encode, installed)])
+
+
+def contents(files: Iterable[Path]) -> Iterator[bytes]:
+    """The names and contents of the files, in order of their paths, what Python compiled left out."""
+    for file in sorted(files):
+        if file.is_file() and "__pycache__" not in file.parts:
+            yield file.name.encode()
+            yield file.read_bytes()
+
+
+def digest(parts: Iterable[bytes]) -> bytes:
+    """One digest of all the parts, of their borders too."""
+    whole = xxhash.xxh3_128()
+    for part in parts:
+        whole.update(xxhash.xxh3_128_digest(part))
+    return whole.digest()
+
+
+def cached(kind: str, parts: Iterable[bytes], make: Callable[[], Iterable[str]]) -> Path:
+    """A compressed file of lines in build/bench/ that depend on nothing but `parts`; `make` makes them if it is not
+    there. A run that breaks off leaves none."""
+    path = CACHE / kind / f"{digest(parts).hex()}.jsonl.gz"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        with gzip.open(temporary, "wt", encoding="utf-8", compresslevel=1) as out:
+            out.writelines(make())
+        temporary.replace(path)
+    return path

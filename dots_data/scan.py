@@ -26,7 +26,7 @@ Lines = NDArray[np.int32]
 # What a character is, as bits.
 SPACE, LETTER, HAN, HIRAGANA, KATAKANA, SOUTHEAST, MARK, RULER = (1 << bit for bit in range(8))
 JOINER, ALPHA, ALNUM, BREAK, TERMINAL, TERMINAL_UNSPACED, CLOSING, TRAILING = (1 << bit for bit in range(8, 16))
-UPPER, SYMBOL, BROKEN = (1 << bit for bit in range(16, 19))
+UPPER, SYMBOL, BROKEN, INNER = (1 << bit for bit in range(16, 20))
 UNSPACED = HAN | HIRAGANA | KATAKANA | SOUTHEAST
 
 # Columns of `lines`.
@@ -42,6 +42,11 @@ _PLANES = (range(0x34000), range(0xE0000, 0xE0200))
 def codes(text: str) -> Codes:
     """The code points of a text, uint32 [characters]; lone surrogates too."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+
+
+def text(codes: Codes) -> str:
+    """The text of code points: what `codes` was made of."""
+    return codes.tobytes().decode("utf-32-le", "surrogatepass")
 
 
 def classes(bits: Mapping[int, Iterable[range]]) -> Classes:
@@ -128,15 +133,110 @@ def word_spans(
 @numba.njit(cache=True, nogil=True)
 def _is_url(codes: Codes, classes: Classes, i: int) -> bool:  # pragma: no cover (compiled)
     """Whether `http://`, `https://` or `www.`, and a character that is no space, stand at `i`."""
+    end = _scheme_end(codes, i)
+    return i < end < len(codes) and not classes[codes[end]] & SPACE
+
+
+@numba.njit(cache=True, nogil=True)
+def _scheme_end(codes: Codes, i: int) -> int:  # pragma: no cover (compiled)
+    """Where `http://`, `https://` or `www.` that stands at `i` ends; `i` if none does."""
     left = len(codes) - i
-    if left > 4 and codes[i] == 119 and codes[i + 1] == 119 and codes[i + 2] == 119 and codes[i + 3] == 46:
-        return not classes[codes[i + 4]] & SPACE
-    if left < 8 or not (codes[i] == 104 and codes[i + 1] == 116 and codes[i + 2] == 116 and codes[i + 3] == 112):
-        return False
-    i += 5 if codes[i + 4] == 115 else 4
-    if len(codes) - i < 4 or not (codes[i] == 58 and codes[i + 1] == 47 and codes[i + 2] == 47):
-        return False
-    return not classes[codes[i + 3]] & SPACE
+    if left >= 4 and codes[i] == 119 and codes[i + 1] == 119 and codes[i + 2] == 119 and codes[i + 3] == 46:
+        return i + 4
+    if left < 7 or not (codes[i] == 104 and codes[i + 1] == 116 and codes[i + 2] == 116 and codes[i + 3] == 112):
+        return i
+    j = i + (5 if codes[i + 4] == 115 else 4)
+    if len(codes) - j < 3 or not (codes[j] == 58 and codes[j + 1] == 47 and codes[j + 2] == 47):
+        return i
+    return j + 3
+
+
+@numba.njit(cache=True, nogil=True)
+def _whole_end(codes: Codes, classes: Classes, i: int) -> int:  # pragma: no cover (compiled)
+    """Where a URL, or a ruler of three characters or more, that begins at `i` ends; `i` if none does."""
+    code = codes[i]
+    if not classes[code] & RULER and code != 95 and code != 104 and code != 119:
+        return i
+    url = _scheme_end(codes, i)
+    j = url
+    while url > i and j < len(codes) and 32 < codes[j] < 127:
+        j += 1
+    if j > url:
+        return j
+    j = i
+    while j < len(codes) and (classes[codes[j]] & RULER or codes[j] == 95):
+        j += 1
+    return j if j >= i + 3 else i
+
+
+@numba.njit(cache=True, nogil=True)
+def runs(codes: Codes, classes: Classes) -> tuple[Codes, Ints, Ints, NDArray[np.bool_]]:  # pragma: no cover (compiled)
+    """What of a Chinese text takes a segmenter, and what are words without one.
+
+    Returns the runs that take one, a space behind each, with U+FFFD for NUL and lone surrogates, uint32 [characters];
+    and where each run and each word that is none starts and ends, int64 [runs and words] each, and whether it is a
+    run, bool [runs and words]. Words are URLs, rulers, marks, single characters, and runs of ASCII letters and digits
+    alone: no word of jieba's goes on over a mark, nor has its dictionary a word of ASCII letters and digits.
+    """
+    size, total = 0, len(codes)
+    text, is_run = np.empty(2 * total, np.uint32), np.empty(total, np.bool_)
+    starts, ends = np.empty(total, np.int64), np.empty(total, np.int64)
+    count, i = 0, 0
+    while i < total:
+        if classes[codes[i]] & SPACE:
+            i += 1
+            continue
+        starts[count], j, simple, begin = i, _whole_end(codes, classes, i), True, size
+        if j == i and _parts_chinese(classes[codes[i]]):
+            j += 1
+        elif j == i:
+            while True:
+                code = codes[j]
+                simple &= code < 128 and classes[code] & ALNUM > 0
+                text[size] = 0xFFFD if code == 0 or 0xD800 <= code < 0xE000 else code
+                size, j = size + 1, j + 1
+                if j == total or _parts_chinese(classes[codes[j]]) or _whole_end(codes, classes, j) > j:
+                    break
+            simple |= j == i + 1
+            text[size] = 32
+            size = begin if simple else size + 1
+        ends[count], is_run[count] = j, not simple
+        count, i = count + 1, j
+    return text[:size].copy(), starts[:count].copy(), ends[:count].copy(), is_run[:count].copy()
+
+
+@numba.njit(cache=True, nogil=True)
+def _parts_chinese(kind: int) -> bool:  # pragma: no cover (compiled)
+    """Whether a character is white space, or a mark that jieba takes for a word by itself."""
+    return kind & (SPACE | SYMBOL) > 0 and not kind & INNER
+
+
+@numba.njit(cache=True, nogil=True)
+def divided(
+    joined: Codes, starts: Ints, ends: Ints, is_run: NDArray[np.bool_]
+) -> tuple[Ints, Ints]:  # pragma: no cover (compiled)
+    """Where each word starts and ends: what `runs` returned, each run divided into its words; int64 [words] each.
+
+    joined: the words of the text of `runs` in order, the spaces among them, a NUL between two.
+    """
+    most = len(starts) + len(joined)
+    word_starts, word_ends = np.empty(most, np.int64), np.empty(most, np.int64)
+    count, i = 0, 0
+    for k in range(len(starts)):
+        if not is_run[k]:
+            word_starts[count], word_ends[count] = starts[k], ends[k]
+            count += 1
+            continue
+        place = starts[k]
+        while i < len(joined) and joined[i] != 32:
+            word_starts[count] = place
+            while i < len(joined) and joined[i] != 0:
+                place, i = place + 1, i + 1
+            word_ends[count] = place
+            count, i = count + 1, i + 1
+        # Behind the space and the NUL after it.
+        i += 2
+    return word_starts[:count].copy(), word_ends[:count].copy()
 
 
 @numba.njit(cache=True, nogil=True)
@@ -193,17 +293,185 @@ def number(codes: Codes, starts: Ints | Lines, ends: Ints | Lines) -> tuple[Ints
 
 
 @numba.njit(cache=True, nogil=True)
-def holds(
-    codes: Codes, starts: Ints, ends: Ints, classes: Classes, bits: int
-) -> NDArray[np.bool_]:  # pragma: no cover (compiled)
-    """Whether each span holds a character of one of the classes `bits`, bool [spans]."""
-    found = np.zeros(len(starts), np.bool_)
+def _repeats(
+    codes: Codes, starts: Ints | Lines, ends: Ints | Lines, seed: np.uint64
+) -> tuple[int, int]:  # pragma: no cover (compiled)
+    firsts = _number(codes, starts, ends, seed)[1]
+    characters = 0
     for i in range(len(starts)):
+        characters += ends[i] - starts[i]
+    for first in firsts:
+        characters -= ends[first] - starts[first]
+    return len(starts) - len(firsts), characters
+
+
+def repeats(codes: Codes, starts: Ints | Lines, ends: Ints | Lines) -> tuple[int, int]:
+    """How many spans are equal to one before them, and the characters in these."""
+    count, characters = _repeats(codes, starts, ends, _SEED)
+    return int(count), int(characters)
+
+
+@numba.njit(cache=True, nogil=True)
+def paragraphs(codes: Codes, classes: Classes) -> tuple[Ints, Ints]:  # pragma: no cover (compiled)
+    """Where the stretches between two line feeds or more start and end, white space around the text left out; int64
+    [paragraphs] each. A text of white space alone has an empty one."""
+    first, last = 0, len(codes)
+    while first < last and classes[codes[first]] & SPACE:
+        first += 1
+    while last > first and classes[codes[last - 1]] & SPACE:
+        last -= 1
+    starts, ends = np.empty(last - first + 1, np.int64), np.empty(last - first + 1, np.int64)
+    count, i = 1, first
+    starts[0] = first
+    while i + 1 < last:
+        if codes[i] == 10 and codes[i + 1] == 10:
+            ends[count - 1] = i
+            while codes[i] == 10:
+                i += 1
+            starts[count] = i
+            count += 1
+        i += 1
+    ends[count - 1] = last
+    return starts[:count].copy(), ends[:count].copy()
+
+
+@numba.njit(cache=True, nogil=True)
+def words_by_line(table: Lines, starts: Ints) -> Ints:  # pragma: no cover (compiled)
+    """How many of the words that start at `starts`, in order, each of `lines` holds; int64 [lines]."""
+    counts, line = np.zeros(len(table), np.int64), 0
+    for start in starts:
+        while line + 1 < len(table) and table[line + 1, START] <= start:
+            line += 1
+        counts[line] += 1
+    return counts
+
+
+@numba.njit(cache=True, nogil=True)
+def words_cut(
+    codes: Codes, classes: Classes, starts: Ints, ends: Ints, table: Lines, cuts: Ints
+) -> Ints:  # pragma: no cover (compiled)
+    """How many words each of `lines` loses by `cuts`, spans in order inside of lines, int64 [cuts, 2]; -1 where other
+    words may change; int64 [lines].
+
+    They stay as they are if no word goes on over an end of the cut, and a character that always parts words is on one
+    side of it.
+    """
+    gone, line, first = np.zeros(len(table), np.int64), 0, 0
+    while first < len(cuts):
+        start, end = cuts[first]
+        first += 1
+        # Cuts with nothing between them are one.
+        while first < len(cuts) and cuts[first, 0] == end:
+            end = cuts[first, 1]
+            first += 1
+        while table[line, END] < end:
+            line += 1
+        begin, behind = np.searchsorted(starts, start), np.searchsorted(starts, end)
+        split = (begin > 0 and ends[begin - 1] > start) or (behind > 0 and ends[behind - 1] > end)
+        parted = start == 0 or _parts(codes[start - 1], classes) or end == len(codes) or _parts(codes[end], classes)
+        if split or not parted or gone[line] < 0:
+            gone[line] = -1
+        else:
+            gone[line] += behind - begin
+    return gone
+
+
+@numba.njit(cache=True, nogil=True)
+def _parts(code: int, classes: Classes) -> bool:  # pragma: no cover (compiled)
+    """Whether the character is white space, or a mark that is a word by itself in any language and begins no URL."""
+    kind = classes[code]
+    inside = kind & (RULER | JOINER | UNSPACED) or code in (37, 38, 47, 58, 95)
+    return kind & SPACE > 0 or (kind & SYMBOL > 0 and not inside)
+
+
+@numba.njit(cache=True, nogil=True)
+def bullets_and_ellipses(codes: Codes, table: Lines, marks: Codes) -> tuple[int, int]:  # pragma: no cover (compiled)
+    """How many lines begin with one of `marks`, and how many end with an ellipsis, white space aside."""
+    bullets, ellipses = 0, 0
+    for line in range(len(table)):
+        first, last = table[line, FIRST], table[line, LAST]
+        if first == last:
+            continue
+        for mark in marks:
+            bullets += codes[first] == mark
+        three = last - first >= 3 and codes[last - 1] == 46 and codes[last - 2] == 46 and codes[last - 3] == 46
+        ellipses += three or codes[last - 1] == 0x2026
+    return bullets, ellipses
+
+
+@numba.njit(cache=True, nogil=True)
+def fed_alone(codes: Codes, table: Lines) -> bool:  # pragma: no cover (compiled)
+    """Whether nothing but a line feed ends any of `lines`, the end of the text aside."""
+    other = 0
+    for line in range(len(table)):
+        other += table[line, END] < len(codes) and codes[table[line, END]] != 10
+    return other == 0
+
+
+@numba.njit(cache=True, nogil=True)
+def word_totals(
+    codes: Codes, starts: Ints, ends: Ints, counts: Ints, classes: Classes
+) -> tuple[int, int, int]:  # pragma: no cover (compiled)
+    """Of spans that occur `counts` times: how many hold a letter or digit, the characters of these, and how many
+    hold a letter."""
+    words, characters, alphabetic = 0, 0, 0
+    for i in range(len(starts)):
+        kinds = np.uint32(0)
         for j in range(starts[i], ends[i]):
-            if classes[codes[j]] & bits:
-                found[i] = True
-                break
-    return found
+            kinds |= classes[codes[j]]
+        if kinds & ALNUM:
+            words += counts[i]
+            characters += counts[i] * (ends[i] - starts[i])
+        if kinds & ALPHA:
+            alphabetic += counts[i]
+    return words, characters, alphabetic
+
+
+@numba.njit(cache=True, nogil=True)
+def cut(codes: Codes, table: Lines, cuts: Ints) -> tuple[Codes, Lines]:  # pragma: no cover (compiled)
+    """The text without `cuts`, spans in order inside of lines, uint32 [characters], and the START, END, FIRST and LAST
+    of each of `lines` in it, int32 [lines, 4]."""
+    left, moved = np.empty(len(codes), np.uint32), table[:, : LAST + 1].copy()
+    size, place, k = 0, 0, 0
+    for line in range(len(table)):
+        moved[line, START] -= place - size
+        moved[line, FIRST] -= place - size
+        while k < len(cuts) and cuts[k, 0] < table[line, END]:
+            length = cuts[k, 0] - place
+            left[size : size + length] = codes[place : cuts[k, 0]]
+            size, place, k = size + length, cuts[k, 1], k + 1
+        moved[line, LAST] -= place - size
+        moved[line, END] -= place - size
+    left[size : size + len(codes) - place] = codes[place:]
+    return left[: size + len(codes) - place].copy(), moved
+
+
+@numba.njit(cache=True, nogil=True)
+def without_lines(
+    codes: Codes, table: Lines, blank: NDArray[np.bool_], gone: NDArray[np.bool_]
+) -> tuple[Codes, Codes]:  # pragma: no cover (compiled)
+    """The lines that are neither `gone` nor `blank`, white space around them off, a line feed between two; once with
+    an empty line where blank ones were, and once without any empty line; uint32 [characters] each."""
+    apart, close = np.empty(len(codes) + len(table), np.uint32), np.empty(len(codes) + len(table), np.uint32)
+    size, close_size, first, empty = 0, 0, True, True
+    for line in range(len(table)):
+        # Of blank lines one is kept, and none before the first that is not.
+        if (blank[line] and empty) or (gone[line] and not blank[line]):
+            continue
+        if not first:
+            apart[size] = 10
+            size += 1
+        first, empty = False, blank[line] or table[line, FIRST] == table[line, LAST]
+        if empty:
+            continue
+        if close_size:
+            close[close_size] = 10
+            close_size += 1
+        length = table[line, LAST] - table[line, FIRST]
+        apart[size : size + length] = codes[table[line, FIRST] : table[line, LAST]]
+        close[close_size : close_size + length] = codes[table[line, FIRST] : table[line, LAST]]
+        size, close_size = size + length, close_size + length
+    return apart[:size].copy(), close[:close_size].copy()
 
 
 @numba.njit(cache=True, nogil=True)
@@ -219,49 +487,60 @@ def lines(codes: Codes, classes: Classes, every_break: bool) -> Lines:  # pragma
     size, count = len(codes), 1
     for i in range(size):
         count += codes[i] == 10 or (every_break and classes[codes[i]] & BREAK > 0)
-    table = np.zeros((count, 12), np.int32)
+    table = np.empty((count, 12), np.int32)
     line, i = 0, 0
     while i < size:
-        row = table[line]
-        row[START] = row[FIRST] = row[LAST] = i
-        run, longest, blank = 0, 0, True
+        start, first, last, characters, words, longest, run = i, -1, i, 0, 0, 0, 0
+        letters, capitals, numbers, kind = 0, 0, 0, np.uint32(0)
         while i < size:
-            kind = classes[codes[i]]
-            if codes[i] == 10 or (every_break and kind & BREAK):
+            kind_here = classes[codes[i]]
+            if codes[i] == 10 or (every_break and kind_here & BREAK):
                 break
+            kind = kind_here
             if kind & SPACE:
                 run = 0
             else:
-                if blank:
-                    row[FIRST], blank = i, False
-                row[LAST] = i + 1
-                row[CHARACTERS] += 1
-                if kind & ALPHA:
-                    row[LETTERS] += 1
-                    row[CAPITALS] += kind & UPPER > 0
-                else:
-                    row[NUMBERS] += kind & ALNUM > 0
-                row[WORDS] += run == 0 or kind & UNSPACED > 0
-                if kind & UNSPACED:
-                    longest, run = max(longest, 1), 0
-                else:
-                    run += 1
-                    longest = max(longest, run)
+                if first < 0:
+                    first = i
+                last = i + 1
+                characters += 1
+                letters += kind & ALPHA > 0
+                capitals += kind & UPPER > 0
+                numbers += kind & (ALPHA | ALNUM) == ALNUM
+                words += run == 0 or kind & UNSPACED > 0
+                run = 0 if kind & UNSPACED else run + 1
+                longest = max(longest, run, 1)
             i += 1
-        row[END], row[LONGEST] = i, longest
-        row[TERMINATED] = i > row[START] and classes[codes[i - 1]] & TERMINAL > 0
-        if blank:
-            row[FIRST] = row[LAST] = i
+        if first < 0:
+            first = last = i
         j = i - 1
-        while j >= row[START] and classes[codes[j]] & TRAILING:
+        while j >= start and classes[codes[j]] & TRAILING:
             j -= 1
-        row[FINISHED] = j >= row[START] and classes[codes[j]] & TERMINAL > 0
+        row = table[line]
+        row[START], row[END], row[FIRST], row[LAST] = start, i, first, last
+        row[CHARACTERS], row[WORDS], row[LONGEST] = characters, words, longest
+        row[FINISHED] = j >= start and classes[codes[j]] & TERMINAL > 0
+        row[TERMINATED] = i > start and kind & TERMINAL > 0
+        row[LETTERS], row[CAPITALS], row[NUMBERS] = letters, capitals, numbers
         line += 1
         # A carriage return and a line feed are one break.
         if every_break and i + 1 < size and codes[i] == 13 and codes[i + 1] == 10:
             i += 1
         i += 1
     return table[:line].copy()
+
+
+@numba.njit(cache=True, nogil=True)
+def occurrences(codes: Codes, phrase: Codes) -> int:  # pragma: no cover (compiled)
+    """How often a phrase without capitals occurs, ASCII letters in any case; none counts inside another."""
+    found, i = 0, 0
+    while i + len(phrase) <= len(codes):
+        j = 0
+        while j < len(phrase) and (codes[i + j] + 32 if 64 < codes[i + j] < 91 else codes[i + j]) == phrase[j]:
+            j += 1
+        found += j == len(phrase)
+        i += j if j == len(phrase) else 1
+    return found
 
 
 @numba.njit(cache=True, nogil=True)

@@ -66,9 +66,6 @@ CLOSING_OR_SPACE = _CLOSING + " \t\r\f\v\u00a0\u3000"
 
 # What is more, or less, than one character where ICU counts in units of UTF-16.
 _NO_SINGLE_UNIT = re.compile("[\ud800-\udfff\U00010000-\U0010ffff]")
-_SURROGATE = re.compile("[\ud800-\udfff]")
-# URLs and rulers, which jieba would take to pieces.
-_WHOLE = re.compile(r"((?:https?://|www\.)[!-~]+|[-=*.~#+_]{3,})")
 # A piece ends after white space or a full-width mark if one is in reach: words never span those.
 _PIECES = re.compile(rf"(?s).{{1,{PIECE}}}(?:(?<=[\s，。！？；、：])|\Z)|.{{1,{PIECE}}}")
 _UNSPACED_CHARACTER = re.compile(f"[{UNSPACED}]")
@@ -134,17 +131,13 @@ class Document:
     @cached_property
     def _fed_lines(self) -> scan.Lines:
         """The lines between line feeds, blank ones too, measured by scan.lines; int32 [lines, 12]."""
-        ends = self.split_lines[:, scan.END]
-        if (self.codes[ends[ends < len(self.codes)]] == ord("\n")).all():
+        if scan.fed_alone(self.codes, self.split_lines):
             return self.split_lines
         return scan.lines(self.codes, _classes(), False)
 
     def repeated(self, lines: scan.Lines) -> tuple[int, int]:
         """How many of `lines` (rows of a table) occurred before in the text, and the characters in them."""
-        starts, ends = lines[:, scan.START], lines[:, scan.END]
-        firsts = scan.number(self.codes, starts, ends)[1]
-        lengths = ends - starts
-        return len(lengths) - len(firsts), int(lengths.sum() - lengths[firsts].sum())
+        return scan.repeats(self.codes, lines[:, scan.START], lines[:, scan.END])
 
     @property
     def filled_lines(self) -> scan.Lines:
@@ -152,11 +145,11 @@ class Document:
         lines = self._fed_lines
         return lines[lines[:, scan.START] < lines[:, scan.END]]
 
-    @cached_property
-    def paragraphs(self) -> list[str]:
-        """The stretches of text between blank lines."""
-        pieces = (piece.lstrip("\n") for piece in self.text.strip().split("\n\n"))
-        return [piece for piece in pieces if piece] or [""]
+    @property
+    def paragraphs(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Where the stretches of text between blank lines start and end; int64 [paragraphs] each, at least one."""
+        spans: tuple[NDArray[np.int64], NDArray[np.int64]] = scan.paragraphs(self.codes, _classes())
+        return spans
 
     @cached_property
     def finished_lines(self) -> int:
@@ -176,15 +169,9 @@ class Document:
             return scan.codes("".join(self._given)), ends[:-1], ends[1:]
         language = base_language(self.language)
         if language in CHINESE:
-            return self.codes, *self._without_spaces(_chinese_ends(self.text))
+            return self.codes, *_chinese_spans(self.codes)
         starts = _dictionary_starts(self.text) if language in SOUTHEAST_ASIAN else np.empty(0, np.bool_)
         return self.codes, *scan.word_spans(self.codes, _classes(), starts)
-
-    def _without_spaces(self, ends: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Where the pieces that end at `ends`, one behind the other, start and end, those of white space left out."""
-        starts = np.concatenate(([0], ends[:-1]))[: len(ends)]
-        words = _classes()[self.codes[starts]] & scan.SPACE == 0
-        return starts[words], ends[words]
 
     @property
     def words(self) -> list[str]:
@@ -202,8 +189,14 @@ class Document:
     @property
     def words_by_line(self) -> NDArray[np.int64]:
         """How many words each of `split_lines` holds; int64 [lines]. No word spans two."""
-        line = np.searchsorted(self.split_lines[:, scan.START], self._spans[1], side="right") - 1
-        return np.bincount(line, minlength=len(self.split_lines))
+        counts: NDArray[np.int64] = scan.words_by_line(self.split_lines, self._spans[1])
+        return counts
+
+    def words_cut(self, cuts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many words each of `split_lines` loses if `cuts` (spans in order, int64 [cuts, 2]) are cut out, -1 if
+        that may change other words of the line; int64 [lines]."""
+        gone: NDArray[np.int64] = scan.words_cut(self.codes, _classes(), *self._spans[1:], self.split_lines, cuts)
+        return gone
 
     @cached_property
     def _numbered(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -236,9 +229,11 @@ class Document:
         _, starts, ends = self._distinct
         return ends - starts
 
-    def words_with(self, bits: int) -> NDArray[np.bool_]:
-        """Which of `distinct_words` hold a character of one of the classes (scan.ALPHA, ...); bool [distinct words]."""
-        return scan.holds(*self._distinct, _classes(), bits)
+    @property
+    def word_totals(self) -> tuple[int, int, int]:
+        """How many words hold a letter or digit, how many characters these have, and how many words hold a letter."""
+        totals: tuple[int, int, int] = scan.word_totals(*self._distinct, self.word_counts, _classes())
+        return totals
 
     def words_among(self, wanted: frozenset[str]) -> int:
         """How many of `wanted` are among the words, in any case."""
@@ -261,6 +256,7 @@ def _classes() -> NDArray[np.uint32]:
             scan.SOUTHEAST: _ranges_in(_SOUTHEAST),
             scan.RULER: _each("-=*.~#+"),
             scan.JOINER: _each("'’.-"),
+            scan.INNER: _each("#%&+-._"),
             scan.TERMINAL: _ranges_in(_TERMINAL),
             scan.TERMINAL_UNSPACED: _each(_TERMINAL_UNSPACED),
             scan.CLOSING: _each(_CLOSING),
@@ -303,37 +299,29 @@ def shingle_words(text: str, language: str) -> list[str]:
     """
     text = normalise(text)
     if base_language(language) in CHINESE:
-        return _chinese_words(text)
+        return [word for word in _chinese_words(text) if not word.isspace()]
     if text.isascii() or not _UNSPACED_CHARACTER.search(text):
         return text.split()
     return _CHARACTER_OR_RUN.findall(text)
 
 
 def _chinese_words(text: str) -> list[str]:
-    """jieba's words, white space left out, URLs and rulers whole."""
-    return [word for word in _chinese_pieces(text) if not word.isspace()]
-
-
-def _chinese_ends(text: str) -> NDArray[np.int64]:
-    """Where each of `_chinese_pieces` ends; int64 [pieces]."""
-    pieces = _chinese_pieces(text)
-    return np.cumsum(np.fromiter(map(len, pieces), np.int64, len(pieces)))
-
-
-def _chinese_pieces(text: str) -> list[str]:
-    """The text in pieces, each a word or white space."""
+    """jieba's words of a text without lone surrogates, white space among them."""
     import rjieba
 
-    pieces: list[str] = []
-    for index, part in enumerate(_WHOLE.split(_SURROGATE.sub("\ufffd", text))):
-        if index % 2:
-            pieces.append(part)
-        elif len(part) <= PIECE:
-            pieces += rjieba.cut(part)
-        else:
-            for piece in _PIECES.findall(part):
-                pieces += rjieba.cut(piece)
-    return pieces
+    words: list[str] = []
+    for piece in [text] if len(text) <= PIECE else _PIECES.findall(text):
+        words += rjieba.cut(piece)
+    return words
+
+
+def _chinese_spans(codes: scan.Codes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where jieba's words start and end, white space left out, URLs and rulers whole; int64 [words] each."""
+    text, starts, ends, is_run = scan.runs(codes, _classes())
+    # One join takes less time than the lengths of many words.
+    joined = scan.codes("\0".join(_chinese_words(scan.text(text))))
+    spans: tuple[NDArray[np.int64], NDArray[np.int64]] = scan.divided(joined, starts, ends, is_run)
+    return spans
 
 
 def _dictionary_starts(text: str) -> NDArray[np.bool_]:

@@ -74,12 +74,11 @@ def clean_and_measure(text: str, language: str, config: RulesConfig) -> Cleaned:
     document = Document(text, language)
     if config.c4 is None or not config.c4.remove_lines:
         return Cleaned(text, measure(document, config), 0)
-    lines, words, removed = c4.clean(document, config.c4)
+    kept = c4.clean(document, config.c4)
     # As in the published code no blank line is measured; that a paragraph ends is kept for the reader.
-    measured = "\n".join(filter(None, lines))
-    left = document if measured == text else Document(measured, language, word_count=words)
+    left = document if kept.lines == text else Document(kept.lines, language, word_count=kept.words)
     measures = measure(left, config, before_removal=document)
-    return Cleaned("\n".join(lines).strip(), {**measures, "c4.removed_lines": float(removed)}, removed)
+    return Cleaned(kept.text, {**measures, "c4.removed_lines": float(kept.removed)}, kept.removed)
 
 
 def measure(document: Document, config: RulesConfig, before_removal: Document | None = None) -> dict[str, float]:

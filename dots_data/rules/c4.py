@@ -14,10 +14,10 @@ deliberate differences:
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +65,7 @@ RULES = (
     Rule("c4.min_sentences", "c4.sentences", ">=", "min_sentences"),
 )
 
-_CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
+_CITATION = re.compile(r"\[(?:\d*|edit|citation needed)\]")
 POLICIES = (
     *("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies"),
     *(
@@ -98,28 +98,38 @@ POLICIES = (
 _TERMINAL = (".", "?", "!", '"', "'", "。", "？", "！", "”", "’", "」", "』")
 _ELLIPSES = ("...", "…")
 
-# Kinds of phrases, as bits.
-_LOREM_IPSUM, _CURLY_BRACKET, _JAVASCRIPT, _POLICY, _SQUARE_BRACKET = (1 << bit for bit in range(5))
+_LOREM_IPSUM = scan.codes("lorem ipsum")
 
 
 @cache
 def _phrases() -> scan.Phrases:
-    return scan.phrases([["lorem ipsum"], ["{"], ["javascript"], POLICIES, ["["]])
+    return scan.phrases([["lorem ipsum"], ["{"], ["javascript"], POLICIES])
+
+
+@cache
+def _unwanted(javascript: bool, policies: bool) -> NDArray[np.bool_]:
+    """Whether a line is removed, by the bits of the phrases that it holds; bool [16]."""
+    bits = np.arange(16)
+    lorem_ipsum, curly_bracket, script, policy = (bits & 1 << bit > 0 for bit in range(4))
+    removed: NDArray[np.bool_] = ~lorem_ipsum & ((script & javascript) | (policy & ~curly_bracket & policies))
+    return removed
 
 
 def measure(document: Document, config: C4) -> dict[str, float]:
     """Counts in the document; `clean` comes before, where the configuration asks for it."""
     return {
-        "c4.lorem_ipsum": float(document.text.lower().count("lorem ipsum")),
+        "c4.lorem_ipsum": float(scan.occurrences(document.codes, _LOREM_IPSUM)),
         "c4.curly_brackets": float(document.text.count("{")),
         "c4.sentences": float(document.sentences),
     }
 
 
 class Kept(NamedTuple):
-    """What `clean` keeps: the lines, stripped, "" where a paragraph ends; the words in them; how many lines went."""
+    """What `clean` keeps: the text with an empty line where a paragraph ends; without one, as in the published code;
+    the words in it; how many lines went."""
 
-    lines: list[str]
+    text: str
+    lines: str
     words: int
     removed: int
 
@@ -131,43 +141,35 @@ def clean(document: Document, config: C4) -> Kept:
     rule first. Lines that were blank are not counted.
     """
     wanted = config.thresholds(document.language)
-    table = document.split_lines
-    kinds = scan.kinds_in(document.codes, table, _phrases())
-    gone = table[:, scan.WORDS] < (wanted["min_line_words"] or 0)
+    codes = document.codes
+    table = lines = document.split_lines
+    words = document.words_by_line
+    if wanted["remove_citations"] and (found := [match.span() for match in _CITATION.finditer(document.text)]):
+        cuts = np.array(found)
+        codes, lines = scan.cut(codes, table, cuts)
+        taken = document.words_cut(cuts)
+        words -= taken
+        if len(again := np.flatnonzero(taken < 0)):
+            words[again] = _words_of(lines[again], codes, document.language)
+    gone = _unwanted(wanted["remove_javascript"], wanted["remove_policies"])[scan.kinds_in(codes, lines, _phrases())]
+    gone |= table[:, scan.WORDS] < (wanted["min_line_words"] or 0)
     if wanted["max_word_length"] is not None:
         gone |= table[:, scan.LONGEST] > wanted["max_word_length"]
-    spans = zip(table[:, scan.FIRST].tolist(), table[:, scan.LAST].tolist(), strict=True)
-    lines = [document.text[first:last] for first, last in spans]
-    words = document.words_by_line
-    if wanted["remove_citations"]:
-        bracketed = np.flatnonzero(~gone & (kinds & _SQUARE_BRACKET > 0)).tolist()
-        cut = {place: line for place in bracketed if (line := _CITATION.sub("", lines[place])) != lines[place]}
-        if cut:
-            again = Document("".join(f"{line}\n" for line in cut.values()), document.language)
-            kinds[list(cut)] = scan.kinds_in(again.codes, again.split_lines, _phrases())
-            words[list(cut)] = again.words_by_line
-            lines = [cut.get(place, line) for place, line in enumerate(lines)]
-    gone |= _is_boilerplate(kinds, wanted)
     if wanted["require_terminal_punctuation"]:
-        gone |= ~np.fromiter(map(_is_finished, lines), np.bool_, len(lines))
+        gone |= ~np.array([_is_finished(line) for line in _texts_of(lines, codes)], np.bool_)
     blank = table[:, scan.FIRST] == table[:, scan.LAST]
-    kept: list[str] = []
-    for line, is_blank, is_gone in zip(lines, blank.tolist(), gone.tolist(), strict=True):
-        if is_blank:
-            if kept and kept[-1]:
-                kept.append("")
-        elif not is_gone:
-            kept.append(line)
-    return Kept(kept, int(words[~gone].sum()), int((gone & ~blank).sum()))
+    apart, close = map(scan.text, scan.without_lines(codes, lines, blank, gone))
+    return Kept(apart.strip(), close, int(words[~gone].sum()), int(np.count_nonzero(gone & ~blank)))
+
+
+def _words_of(lines: scan.Lines, codes: scan.Codes, language: str) -> NDArray[np.int64]:
+    """How many words each line has, divided anew; int64 [lines]."""
+    return Document("".join(f"{line}\n" for line in _texts_of(lines, codes)), language).words_by_line
+
+
+def _texts_of(lines: scan.Lines, codes: scan.Codes) -> Iterator[str]:
+    return (scan.text(codes[first:last]) for first, last in lines[:, scan.FIRST : scan.LAST + 1].tolist())
 
 
 def _is_finished(line: str) -> bool:
     return line.endswith(_TERMINAL) and not line.endswith(_ELLIPSES)
-
-
-def _is_boilerplate(kinds: NDArray[np.int64], wanted: Mapping[str, Any]) -> NDArray[np.bool_]:
-    """Which lines, by their kinds of phrases, mention what they are removed for; bool [lines]."""
-    javascript = (kinds & _JAVASCRIPT > 0) & bool(wanted["remove_javascript"])
-    policy = (kinds & _POLICY > 0) & (kinds & _CURLY_BRACKET == 0) & bool(wanted["remove_policies"])
-    boilerplate: NDArray[np.bool_] = (kinds & _LOREM_IPSUM == 0) & (javascript | policy)
-    return boilerplate

@@ -165,15 +165,14 @@ QUALITY_RULES = (
     Rule("gopher.min_stop_words", "gopher.stop_words", ">=", "min_stop_words"),
 )
 
-_BULLETS = tuple(map(ord, "•-"))
-_FULL_STOP, _ELLIPSIS = map(ord, ".…")
+_BULLETS = scan.codes("•-")
 
 
 def measure_repetition(document: Document, config: GopherRepetition) -> dict[str, float]:
     """Shares of the text (0 to 1, `top` more where n-grams overlap), keyed `gopher.<threshold>`."""
     characters = max(1, len(document.text))
     paragraphs = document.paragraphs
-    different = set(paragraphs)
+    again, paragraph_characters = scan.repeats(document.codes, *paragraphs)
     filled = document.filled_lines
     lines, line_characters = document.repeated(filled)
     # At either end of the text a line feed leaves an empty line, as the published code divides it.
@@ -184,48 +183,31 @@ def measure_repetition(document: Document, config: GopherRepetition) -> dict[str
         ids, lengths = document.word_ids, document.word_lengths
         tops, duplicated = top_and_duplicated(ids, lengths, TOP_SIZES, DUPLICATE_SIZES)
     return {
-        "gopher.dup_para_frac": (len(paragraphs) - len(different)) / len(paragraphs),
-        "gopher.dup_para_char_frac": (sum(map(len, paragraphs)) - sum(map(len, different))) / characters,
+        "gopher.dup_para_frac": again / len(paragraphs[0]),
+        "gopher.dup_para_char_frac": paragraph_characters / characters,
         "gopher.dup_line_frac": (lines + (empty == 2)) / max(1, len(filled) + empty),
         "gopher.dup_line_char_frac": line_characters / characters,
         **{f"gopher.top_{n}_gram": top / characters for n, top in tops.items()},
-        **{f"gopher.dup_{n}_gram": again / characters for n, again in duplicated.items()},
+        **{f"gopher.dup_{n}_gram": count / characters for n, count in duplicated.items()},
     }
 
 
 def measure_quality(document: Document, config: GopherQuality) -> dict[str, float]:
     """Counts, characters and ratios, keyed as `QUALITY_RULES` names them."""
-    text, counts = document.text, document.word_counts
-    words = max(1, document.word_count)
-    is_word = document.words_with(scan.ALNUM)
-    proper = int(counts[is_word].sum())
-    bullets, ellipses = _bullets_and_ellipses(document)
+    text, words = document.text, max(1, document.word_count)
+    proper, characters, alphabetic = document.word_totals
+    bullets, ellipses = scan.bullets_and_ellipses(document.codes, document.split_lines, _BULLETS)
     lines = max(1, len(document.split_lines))
     measures = {
         "gopher.words": float(proper),
-        "gopher.mean_word_length": float(counts[is_word] @ document.word_lengths[is_word]) / max(1, proper),
+        "gopher.mean_word_length": characters / max(1, proper),
         "gopher.hash_ratio": text.count("#") / words,
         "gopher.ellipsis_ratio": (text.count("...") + text.count("…")) / words,
         "gopher.bullet_lines": bullets / lines,
         "gopher.ellipsis_lines": ellipses / lines,
-        "gopher.alpha_words": float(counts[document.words_with(scan.ALPHA)].sum()) / words,
+        "gopher.alpha_words": alphabetic / words,
     }
     stop_words = STOP_WORDS.get(base_language(document.language))
     if stop_words is not None:
         measures["gopher.stop_words"] = float(document.words_among(stop_words))
     return measures
-
-
-def _bullets_and_ellipses(document: Document) -> tuple[int, int]:
-    """How many lines begin with a bullet, and how many end with an ellipsis, white space aside."""
-    firsts, lasts = document.split_lines[:, scan.FIRST], document.split_lines[:, scan.LAST]
-    filled = firsts < lasts
-    firsts, lasts = firsts[filled], lasts[filled]
-    if not len(firsts):
-        return 0, 0
-    codes = document.codes
-    first, last = codes[firsts], codes[lasts - 1]
-    stops = (last == _FULL_STOP) & (lasts - firsts >= 3)
-    three = stops & (codes[lasts - 2] == _FULL_STOP) & (codes[lasts - 3] == _FULL_STOP)
-    bullets = (first == _BULLETS[0]) | (first == _BULLETS[1])
-    return int(bullets.sum()), int((three | (last == _ELLIPSIS)).sum())

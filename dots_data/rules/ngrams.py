@@ -38,9 +38,8 @@ def top_and_duplicated(
     Returns:
         For each n the text is long enough for, top n-gram characters, and for each n duplicated characters.
     """
-    characters = np.concatenate(([0], np.cumsum(word_lengths[word_ids])))
     largest = max([*top_sizes, *duplicate_sizes, 1])
-    tops, duplicated = _repeated(word_ids, len(word_lengths), characters, largest, _SEED)
+    tops, duplicated = _repeated(word_ids, word_lengths, largest, _SEED)
     return (
         {n: int(tops[n]) for n in top_sizes if len(word_ids) >= n},
         {n: int(duplicated[n]) for n in duplicate_sizes},
@@ -49,7 +48,7 @@ def top_and_duplicated(
 
 @numba.njit(cache=True, nogil=True)
 def _repeated(
-    word_ids: Ints, vocabulary: int, characters: Ints, largest: int, seed: np.uint64
+    word_ids: Ints, word_lengths: Ints, largest: int, seed: np.uint64
 ) -> tuple[Ints, Ints]:  # pragma: no cover (compiled)
     """`top_and_duplicated` for every n up to `largest`, int64 [largest + 1] each.
 
@@ -57,7 +56,10 @@ def _repeated(
     in order of first occurrence.
     """
     tops, duplicated = np.zeros(largest + 1, np.int64), np.zeros(largest + 1, np.int64)
-    total = len(word_ids)
+    total, vocabulary = len(word_ids), len(word_lengths)
+    characters = np.zeros(total + 1, np.int64)
+    for i in range(total):
+        characters[i + 1] = characters[i] + word_lengths[word_ids[i]]
     size = 16
     while size < 2 * total:
         size *= 2

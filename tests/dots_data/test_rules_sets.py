@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dots_data.judge import judge
 from dots_data.rules import (
@@ -316,25 +320,149 @@ def test_no_line_makes_counters_slow(line: str) -> None:
     ],
 )
 def test_c4_takes_out_lines(line: str, left: str) -> None:
-    kept, _, removed = c4.clean(Document(line, "en"), C4())
-    assert ("\n".join(kept), removed) == (left, int(not left))
+    kept = c4.clean(Document(line, "en"), C4())
+    assert (kept.text, kept.lines, kept.removed) == (left, left, int(not left))
 
 
 def test_c4_keeps_where_paragraphs_end() -> None:
     text = "\n\nThe first paragraph.\n\n\nshort line\n\nThe second paragraph.\n"
-    assert c4.clean(Document(text, "en"), C4()) == (["The first paragraph.", "", "The second paragraph."], 8, 1)
+    apart, close = "The first paragraph.\n\nThe second paragraph.", "The first paragraph.\nThe second paragraph."
+    assert c4.clean(Document(text, "en"), C4()) == (apart, close, 8, 1)
 
 
-def test_words_of_lines_left_are_those_of_the_text_left() -> None:
-    text = "One two[1] three.\nHome\nA [citation needed] b c 中文.\r\nuse cookies here now\vand so on"
-    kept, words, _ = c4.clean(Document(text, "en"), C4())
-    assert words == len(split_words("\n".join(kept), "en"))
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                *(
+                    "[1]",
+                    "[22]",
+                    "[edit]",
+                    "[citation needed]",
+                    "[",
+                    "]",
+                    "(",
+                    "!",
+                    "，",
+                    "。",
+                    ",",
+                    "’",
+                    "'",
+                    ".",
+                    "-",
+                    "_",
+                    "==",
+                ),
+                *(
+                    "http:/",
+                    "/",
+                    ":",
+                    "s",
+                    "www",
+                    "www.",
+                    "http://",
+                    "x",
+                    "and so on",
+                    "中国",
+                    "人民",
+                    "北京大学",
+                    "3",
+                    "%",
+                    "&",
+                    "+",
+                ),
+                *(
+                    "กิน",
+                    "ข้าว",
+                    "\u200b",
+                    "カナ",
+                    "e\u0301",
+                    "\u0301",
+                    "\ud800",
+                    "\0",
+                    " ",
+                    "\n",
+                    "\r\n",
+                    "\v",
+                    "use cookies",
+                ),
+            ]
+        ),
+        max_size=40,
+    ).map("".join),
+    st.sampled_from(["en", "zh", "th", "ja"]),
+)
+def test_words_of_lines_left_are_those_of_the_text_left(text: str, language: str) -> None:
+    kept = c4.clean(Document(text, language), C4(min_line_words=2))
+    assert kept.words == len(split_words(kept.text, language)) == len(split_words(kept.lines, language))
+
+
+def plain_clean(text: str) -> tuple[str, str, int]:
+    """What `c4.clean` says that it does, line by line."""
+    kept: list[str] = []
+    removed = 0
+    for line in map(str.strip, text.splitlines()):
+        cut = re.sub(r"\[\d*\]|\[edit\]|\[citation needed\]", "", line)
+        spoken = cut.lower()
+        boilerplate = "javascript" in spoken or ("use cookies" in spoken and "{" not in spoken)
+        if not line:
+            kept += [""] if kept and kept[-1] else []
+        elif len(re.findall("[中]|[^中\\s]+", line)) < 3 or (boilerplate and "lorem ipsum" not in spoken):
+            removed += 1
+        else:
+            kept.append(cut)
+    return "\n".join(kept).strip(), "\n".join(filter(None, kept)), removed
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                *(
+                    "[1]",
+                    "[22]",
+                    "[edit]",
+                    "[citation needed]",
+                    "[] [] []",
+                    "a",
+                    "b c",
+                    "中",
+                    "中中中",
+                    " ",
+                    "\n",
+                    "\n\n",
+                    "\r\n",
+                ),
+                *(
+                    "\v",
+                    "javascript",
+                    "JavaSc[1]ript",
+                    "use cookies",
+                    "use[3] cookies",
+                    "{",
+                    "Lorem ipsum",
+                    "lorem[2] ipsum",
+                ),
+            ]
+        ),
+        max_size=30,
+    ).map("".join)
+)
+def test_c4_is_what_a_plain_reading_of_it_does(text: str) -> None:
+    kept = c4.clean(Document(text, "en"), C4())
+    assert (kept.text, kept.lines, kept.removed) == plain_clean(text)
+
+
+@given(st.text("loremLOREM ipsuIPSU\u0130\u212a中", max_size=40), st.text("ab ", max_size=3))
+def test_lorem_ipsum_in_any_case(text: str, more: str) -> None:
+    text = f"{text}Lorem Ipsum{more}lorem ipsum{text}"
+    assert c4.measure(Document(text, "en"), C4())["c4.lorem_ipsum"] == text.lower().count("lorem ipsum")
 
 
 def test_c4_terminal_punctuation_is_there_for_who_wants_it() -> None:
     text = "It ends in a point.\nIt ends in nothing\nIt ends in dots...\n它这样结束。"
-    kept, _, removed = c4.clean(Document(text, "en"), C4(require_terminal_punctuation=True))
-    assert (kept, removed) == (["It ends in a point.", "它这样结束。"], 2)
+    kept = c4.clean(Document(text, "en"), C4(require_terminal_punctuation=True))
+    assert (kept.lines, kept.removed) == ("It ends in a point.\n它这样结束。", 2)
 
 
 def test_gopher_measures_before_lines_go_and_fineweb_after() -> None:

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import unicodedata
 
 import pytest
+import rjieba
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dots_data.text import PIECE, SOUTHEAST_ASIAN, Document, base_language, normalise, shingle_words, split_words
+from dots_data import scan
+from dots_data.text import (
+    PIECE,
+    SOUTHEAST_ASIAN,
+    Document,
+    _classes,
+    base_language,
+    normalise,
+    shingle_words,
+    split_words,
+)
 
 # Surrogates and controls too: crawled text holds them.
 ANY_TEXT = st.text(alphabet=st.characters(codec=None, categories=None), max_size=200)
@@ -75,6 +87,59 @@ def test_long_chinese_text_is_cut_where_no_word_is() -> None:
     assert split_words(text, "zh") == split_words(sentence, "zh") * (3 * PIECE // len(sentence))
 
 
+WHOLE = re.compile(r"((?:https?://|www\.)[!-~]+|[-=*.~#+_]{3,})")
+
+
+def plain_chinese(text: str) -> list[str]:
+    """jieba's words of the whole text but for its URLs and rulers."""
+    words: list[str] = []
+    for index, part in enumerate(WHOLE.split(re.sub("[\ud800-\udfff]", "\ufffd", text))):
+        words += [part] if index % 2 else rjieba.cut(part)
+    return [word for word in words if not word.isspace()]
+
+
+CHINESE_PIECES = st.lists(
+    st.one_of(
+        st.sampled_from(
+            [*"-=*.~#+_%&/:,'’\"()，。！·～\0\r\n \u3000\u200bé1２", "\ud800", "http://", "www.", "...", "C++", "AT&T"]
+        ),
+        st.sampled_from(
+            [
+                "我们",
+                "今天",
+                "去",
+                "北京大学",
+                "研究生命",
+                "起源",
+                "T恤",
+                "U盘",
+                "4S店",
+                "iPhone15",
+                "3.14%",
+                "x_y",
+                "の",
+            ]
+        ),
+        st.text(st.characters(codec=None, categories=None), max_size=3),
+    ),
+    max_size=40,
+).map("".join)
+
+
+@given(CHINESE_PIECES)
+def test_chinese_words_are_those_of_jieba(text: str) -> None:
+    found = [re.sub("[\ud800-\udfff]", "\ufffd", word) for word in split_words(text, "zh")]
+    assert found == plain_chinese(text)
+
+
+def test_every_mark_is_a_word_to_jieba() -> None:
+    parting = [chr(code) for code in range(0x110000) if scan._parts_chinese.py_func(int(_classes()[code]))]
+    assert len(parting) > 8000
+    assert rjieba.cut("".join(f"北京{mark}a{mark}" for mark in parting)) == [
+        word for mark in parting for word in ("北京", mark, "a", mark)
+    ]
+
+
 def test_words_can_be_given() -> None:
     document = Document("a b", "en", words=["a", "b", "a"])
     assert document.words == ["a", "b", "a"]
@@ -98,7 +163,7 @@ def test_words_can_be_given() -> None:
 )
 def test_lines_paragraphs_and_sentences(text: str, lines: int, paragraphs: int, finished: int, sentences: int) -> None:
     document = Document(text, "en")
-    found = (len(document.lines), len(document.paragraphs), document.finished_lines, document.sentences)
+    found = (len(document.lines), len(document.paragraphs[0]), document.finished_lines, document.sentences)
     assert found == (lines, paragraphs, finished, sentences)
 
 
