@@ -130,16 +130,17 @@ def cpu_seconds() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
-def read_and_extract(sources: Sequence[Source], extract: Callable[[str, str], object]) -> int:
-    """Read, decode, check and extract all pages; how many they are."""
+def read_and_extract(sources: Sequence[Source], extract: Callable[[Any, str], object], as_bytes: bool = False) -> int:
+    """Read, decode, check and extract all pages, given as text or as UTF-8; how many they are."""
     limits, pages = ExtractionLimits(), 0
     for source in sources:
         for item in read_pages(source.path):
             if isinstance(item, Page) and item.body:
                 html = decode(item.body, item.http_charset).text
+                utf8 = html.encode("utf-8", "replace")
                 pages += 1
-                if check_limits(html, limits) is None:
-                    extract(html, item.url)
+                if check_limits(utf8, limits) is None:
+                    extract(utf8 if as_bytes else html, item.url)
     return pages
 
 
@@ -154,7 +155,7 @@ def sandboxed(sources: Sequence[Source], engine: Engine) -> tuple[int, float]:
     """Pages and CPU seconds of an engine in the sandbox, its processes from start to end included."""
     started = cpu_seconds()
     with Sandbox(ExtractionLimits(), ENGINES[engine]) as sandbox:
-        pages = read_and_extract(sources, sandbox.extract)
+        pages = read_and_extract(sources, sandbox.extract, as_bytes=True)
     return pages, cpu_seconds() - started
 
 

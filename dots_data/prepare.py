@@ -181,10 +181,11 @@ class Preparation:
         found.measures["extraction.replaced_characters"] = float(decoded.replaced)
         plain, html = page.content_type == "text/plain", decoded.text
         ended = None if plain else look_at_language(html, self.languages, self.recipe.language)
-        if (ended := ended or check_limits(html, self.recipe.extraction.limits)) is not None:
+        utf8 = html.encode("utf-8", "replace")
+        if (ended := ended or check_limits(utf8, self.recipe.extraction.limits)) is not None:
             return ended
         selectors = rules.selectors if rules else Selectors()
-        text, elements = (plain_text(html), 0) if plain else self.sandbox.extract_pruned(html, page.url, selectors)
+        text, elements = (plain_text(html), 0) if plain else self.sandbox.extract_pruned(utf8, page.url, selectors)
         if isinstance(text, Verdict):
             return text
         text = text.replace("\0", "").strip()

@@ -23,7 +23,7 @@ from types import TracebackType
 from dots_data.extraction import DEFAULT_ENGINE, ENGINES
 from dots_data.extraction.limits import STAGE, ExtractionLimits
 from dots_data.extraction.selectors import Selectors
-from dots_data.extraction.worker import ANSWER, NO_MEMORY, OVER, TEXT, Request
+from dots_data.extraction.worker import ANSWER, NO_MEMORY, OVER, TEXT, pack
 from dots_data.judge import Verdict
 
 # A child is replaced after so many pages, whatever its memory has come to: a start costs as much as some hundred pages.
@@ -58,20 +58,20 @@ class Sandbox:
     ) -> None:
         self.close()
 
-    def extract(self, text: str, url: str | None = None) -> str | Verdict:
-        """The main text of decoded HTML, or why there is none; "" when the engine found no text.
+    def extract(self, text: str | bytes, url: str | None = None) -> str | Verdict:
+        """The main text of decoded HTML (or its UTF-8), or why there is none; "" when the engine found no text.
 
         Raises:
             SandboxError: the child process does not start.
         """
         return self.extract_pruned(text, url, Selectors())[0]
 
-    def extract_pruned(self, text: str, url: str | None, selectors: Selectors) -> tuple[str | Verdict, int]:
+    def extract_pruned(self, text: str | bytes, url: str | None, selectors: Selectors) -> tuple[str | Verdict, int]:
         """`extract` of the page as the selectors leave it, and how many elements they removed.
 
         A page that they make larger than `max_chars` or `max_tags` ends like one that came so.
         """
-        request = Request(text, url, selectors)
+        request = pack(text, url, selectors)
         answer, removed = self._extract_once(request)
         if isinstance(answer, Verdict) and answer.rule in ("extraction.memory_bytes", "extraction.crashed"):
             # The memory that was missing may have been that of pages before: only a fresh process can tell.
@@ -89,13 +89,13 @@ class Sandbox:
                 if pipe is not None:
                     pipe.close()
 
-    def _extract_once(self, request: Request) -> tuple[str | Verdict, int]:
+    def _extract_once(self, request: bytes) -> tuple[str | Verdict, int]:
         if self._pages >= RECYCLE_PAGES:
             self.close()
         child = self._child or self._start()
         self._pages += 1
         deadline = time.monotonic() + self.limits.wall_seconds
-        answer = _exchange(child, request.packed(), deadline)
+        answer = _exchange(child, request, deadline)
         if answer is None:
             return self._buried(child, timed_out=time.monotonic() >= deadline), 0
         status, payload, removed = answer

@@ -36,11 +36,12 @@ class Request(NamedTuple):
     url: str | None
     selectors: Selectors
 
-    def packed(self) -> bytes:
-        """The request as it is sent."""
-        selectors = json.dumps(dataclasses.asdict(self.selectors))
-        parts = [part.encode("utf-8", "replace") for part in (self.page, self.url or "", selectors)]
-        return REQUEST.pack(*map(len, parts)) + b"".join(parts)
+
+def pack(page: str | bytes, url: str | None, selectors: Selectors) -> bytes:
+    """A request as it is sent; the page as text, or its UTF-8."""
+    parts = [page, url or "", json.dumps(dataclasses.asdict(selectors))]
+    encoded = [part if isinstance(part, bytes) else part.encode("utf-8", "replace") for part in parts]
+    return REQUEST.pack(*map(len, encoded)) + b"".join(encoded)
 
 
 def main(arguments: list[str]) -> None:
