@@ -38,6 +38,7 @@ U64 = NDArray[np.uint64]
 BANDS = pa.schema(
     [
         ("doc_id", pa.string()),
+        ("dump", pa.string()),
         ("date", pa.string()),
         ("length", pa.int64()),
         ("bands", pa.list_(pa.int64())),
@@ -167,24 +168,34 @@ def bucket_pairs(members: Sequence[str], limit: int) -> Iterator[tuple[str, str]
 
 
 def sign(documents: DataFrame, config: FuzzyConfig) -> DataFrame:
-    """Band keys of every document (columns of BANDS); `documents` has `doc_id, date, text, language`."""
+    """Band keys of every document (columns of BANDS); `documents` has `doc_id, dump, date, text, language`."""
     from dots_data.engines.spark import map_batches, rows_to_batches
 
     def signatures(batches: Batches) -> Batches:
         for batch in batches:
             yield from rows_to_batches((_signed(row, config) for row in batch.to_pylist()), BANDS)
 
-    return map_batches(documents.select("doc_id", "date", "text", "language"), signatures, BANDS)
+    return map_batches(documents.select("doc_id", "dump", "date", "text", "language"), signatures, BANDS)
 
 
 def _signed(row: dict[str, Any], config: FuzzyConfig) -> dict[str, Any]:
     found = shingles(row["text"], row["language"], config.ngram)
     bands = band_keys(minhash(found, config.bands * config.rows, config.seed), config.bands) if len(found) else []
-    return {"doc_id": row["doc_id"], "date": row["date"], "length": len(row["text"]), "bands": bands}
+    return {
+        "doc_id": row["doc_id"],
+        "dump": row["dump"],
+        "date": row["date"],
+        "length": len(row["text"]),
+        "bands": bands,
+    }
 
 
-def candidate_pairs(signed: DataFrame, config: FuzzyConfig) -> DataFrame:
-    """Distinct candidate pairs (columns of PAIR) of documents that share a band."""
+def candidate_pairs(signed: DataFrame, config: FuzzyConfig, earlier: DataFrame | None = None) -> DataFrame:
+    """Distinct candidate pairs (columns of PAIR) of documents that share a band.
+
+    `signed` and `earlier` have the columns of BANDS. The documents of `earlier`, of earlier dumps, were paired among
+    themselves before.
+    """
     from pyspark.sql import functions as F
 
     from dots_data.dedup.survivors import order_column
@@ -199,7 +210,13 @@ def candidate_pairs(signed: DataFrame, config: FuzzyConfig) -> DataFrame:
             )
             yield from rows_to_batches(rows, PAIR, size=65536)
 
-    exploded = signed.select(order_column(config.survivor).alias("order"), F.explode("bands").alias("band"))
+    def bands(frame: DataFrame) -> DataFrame:
+        return frame.select(order_column(config.survivor).alias("order"), F.explode("bands").alias("band"))
+
+    exploded = bands(signed)
+    if earlier is not None:
+        met = bands(earlier).join(exploded.select("band").distinct(), "band", "left_semi")
+        exploded = exploded.unionByName(met)
     shared = exploded.groupBy("band").count().where("count > 1").select("band")
     # Most band keys stand alone; they are gone before any list is made.
     buckets = (
@@ -210,7 +227,9 @@ def candidate_pairs(signed: DataFrame, config: FuzzyConfig) -> DataFrame:
         .select("members")
         .distinct()
     )
-    return map_batches(buckets, pair, PAIR).distinct()
+    pairs = map_batches(buckets, pair, PAIR).distinct()
+    # Earlier dumps come first in any order: a new document never wins against one of them.
+    return pairs if earlier is None else pairs.join(signed.selectExpr("doc_id AS loser"), "loser", "left_semi")
 
 
 def verify_pairs(pairs: DataFrame, documents: DataFrame, config: FuzzyConfig) -> DataFrame:
