@@ -12,7 +12,7 @@ import pytest
 from dots_data.crawl.sample import write_sample
 from dots_data.crawl.sources import expand_dumps, fingerprint
 from dots_data.dedup import takedown
-from dots_data.dedup.index import Index
+from dots_data.dedup.index import Index, IndexFault
 from dots_data.dedup.lines import LinesConfig
 from dots_data.engines import spark as engine
 from dots_data.language import LanguageConfig
@@ -68,26 +68,48 @@ def rows(outputs: list[Path], table: str) -> dict[tuple[Any, ...], dict[str, Any
 
 
 def test_dumps_in_sequence_equal_dumps_at_once(
-    spark: SparkSession, dumps: dict[str, tuple[str, ...]], tmp_path: Path
+    spark: SparkSession, dumps: dict[str, tuple[str, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = clean(spark, dumps, tmp_path / "whole")
+    """And a run that ends before its output or before its commit leaves the index as it was, and can be repeated."""
+    whole, index = clean(spark, dumps, tmp_path / "whole"), tmp_path / "index"
     outputs = [tmp_path / name for name in NAMES]
-    summaries = [
-        clean(spark, {name: dumps[name]}, output, tmp_path / "index")
-        for name, output in zip(NAMES, outputs, strict=True)
-    ]
+    one, two, three = ({name: dumps[name]} for name in NAMES)
+
+    summaries = [clean(spark, one, outputs[0], index)]
+    good = (index / "index.json").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(crawl_clean, "check", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            clean(spark, two, outputs[1], index)
+    assert (index / "index.json").read_bytes() == good and not (outputs[1] / "summary.json").exists()
+    summaries.append(clean(spark, two, outputs[1], index))
+
+    good = (index / "index.json").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Index, "commit", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            clean(spark, three, outputs[2], index)
+    assert (index / "index.json").read_bytes() == good
+    summaries.append(clean(spark, three, outputs[2], index))
+    # A finished job is not done twice, nor a dump added twice.
+    good = (index / "index.json").read_bytes()
+    assert clean(spark, three, outputs[2], index) == summaries[2] and (index / "index.json").read_bytes() == good
+    with pytest.raises(IndexFault, match="does not come after"):
+        clean(spark, {NAMES[2]: dumps[NAMES[0]]}, tmp_path / "other", index)
+
     assert rows(outputs, "documents") == rows([tmp_path / "whole"], "documents")
     assert rows(outputs, "ledger") == rows([tmp_path / "whole"], "ledger")
     for key in ("kept", "dropped", "quarantined", "records", "lines_removed"):
         assert sum(summary[key] for summary in summaries) == whole[key]
     # Documents of later dumps were dropped for those of earlier ones, by every kind of deduplication.
-    ids = {row["doc_id"]: row["dump"] for row in rows(outputs, "ledger").values()}
-    across = {
-        row["stage"]
-        for row in rows(outputs[1:], "ledger").values()
-        if row["duplicate_of"] and ids[row["duplicate_of"]] < row["dump"]
-    }
+    dump_of = {row["doc_id"]: row["dump"] for row in rows(outputs, "ledger").values()}
+    later = rows(outputs[1:], "ledger").values()
+    across = {row["stage"] for row in later if row["duplicate_of"] and dump_of[row["duplicate_of"]] < row["dump"]}
     assert across == {"identity", "fuzzy"} and all(summary["lines_removed"] for summary in summaries)
     # The index keeps the same documents, whatever the runs.
-    takedown.export(Index.open(tmp_path / "index"), tmp_path / "all")
+    takedown.export(Index.open(index), tmp_path / "all")
     assert rows([tmp_path / "all"], "documents") == rows([tmp_path / "whole"], "documents")
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
