@@ -14,10 +14,11 @@ setup: ## the virtual environment .venv, and Java where it is missing (the other
 demo: setup ## everything once on the embedded sample crawl: clean, tokenize, pretrain
 	@$(PYTHON_RUN) -m pipelines.demo
 
-crawl-clean: setup ## WARC files -> clean documents    [INPUT=... OUTPUT=... RECIPE=... PARTITIONS=N]
+crawl-clean: setup ## WARC files -> clean documents    [INPUT=... OUTPUT=... RECIPE=... PARTITIONS=N INDEX=... DUMP=...]
 	@$(if $(INPUT)$(RECIPE),,test -e build/demo/crawl || $(PYTHON_RUN) -m dots_data.crawl.sample --output build/demo/crawl)
 	@$(PYTHON_RUN) -m pipelines.crawl_clean $(if $(RECIPE),--job '$(RECIPE)') \
-	    $(if $(INPUT),--input '$(INPUT)') $(if $(OUTPUT),--output '$(OUTPUT)') \
+	    $(if $(DUMP),--dump '$(DUMP)' '$(INPUT)',$(if $(INPUT),--input '$(INPUT)')) \
+	    $(if $(INDEX),--index '$(INDEX)') $(if $(OUTPUT),--output '$(OUTPUT)') \
 	    $(if $(PARTITIONS),--partitions $(PARTITIONS))
 
 tokenize: setup ## documents -> tokenized Arrow shards  [INPUT=... OUTPUT=... TOKENIZER=... WORKERS=N JOB=...]

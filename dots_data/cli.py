@@ -21,6 +21,8 @@ DESCRIPTION = """Questions about pages, a crawl and its tokens.
   dots explain URL --output build/crawl     why a page was kept or dropped, step by step
   dots judge --recipe new.yaml              what other thresholds would have kept and dropped, from the ledger alone
   dots sites                                the hosts with most text, for hand cleaning
+  dots index build/index                    what a living index holds; --export: its documents of all dumps
+  dots takedown URL --index build/index     a document goes from an index, and what was dropped for it comes back
   dots shards verify build/tokens           whether every shard is what its manifest says
 """
 
@@ -119,6 +121,58 @@ def sites(options: argparse.Namespace) -> int:
     return 0
 
 
+def index(options: argparse.Namespace) -> int:
+    """Show what an index holds, or write the documents that it keeps."""
+    from dots_data.dedup.index import Index
+    from dots_data.dedup.takedown import documents, export
+
+    opened = Index.open(Path(options.index))
+    if not opened.runs:
+        console.fail(f"{options.index}: no index is there; crawl-clean makes one (--index, INDEX=)")
+        return 1
+    with Index.lock(opened.folder):
+        if options.export:
+            console.console.print(f"{export(opened, Path(options.export)):,} documents written to {options.export}")
+            return 0
+        kept = {run.name: 0 for run in opened.runs}
+        for run, table in documents(opened):
+            kept[run.name] += len(table)
+    rows = [(console.safe(", ".join(run.dumps)), kept[run.name], run.name) for run in opened.runs]
+    console.table(f"index {opened.folder}", ("dumps", "documents kept", "folder"), rows)
+    console.console.print(
+        f"{len(opened.taken_down):,} taken down; recipe {opened.recipe.hash if opened.recipe else ''}"
+    )
+    return 0
+
+
+def takedown(options: argparse.Namespace) -> int:
+    """Take a document, or all of a URL, out of an index."""
+    from dots_data.dedup import takedown as down
+    from dots_data.dedup.index import Index
+
+    folder = Path(options.index)
+    if not (folder / "index.json").exists():
+        raise UsageError(f"{folder}: no index is there; crawl-clean makes one (--index, INDEX=)")
+    with Index.lock(folder):
+        opened = Index.open(folder)
+        planned = down.plan(opened, options.wanted)
+        for doc_id, url in sorted(planned.removed.items()):
+            console.console.print(f"goes: {doc_id} {console.safe(url)}")
+        for doc_id in planned.released:
+            console.console.print(f"kept from now on: {doc_id}")
+        if options.dry_run:
+            console.console.print("nothing was changed (--dry-run)")
+            return 0
+        after = down.carry_out(opened, options.wanted, planned)
+        if options.released and planned.released:
+            down.write_documents(after, planned.released, Path(options.released))
+            console.console.print(f"their texts: {options.released}")
+    console.console.print(f"{console.safe(options.wanted)} is out of {folder}, and will not come back")
+    if planned.removed:
+        console.console.print("outputs and shards that were written before still hold it: remove these ids from them")
+    return 0
+
+
 def shards(options: argparse.Namespace) -> int:
     """Verify, show or count tokenized shards."""
     from dots_data.tokens import shards as tools
@@ -178,6 +232,18 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--top", type=int, default=30, help="how many hosts or lines (default: %(default)s)")
     command.add_argument("--rules", metavar="FILE", help="the site rules, to see which hosts have some")
     command.set_defaults(run=sites)
+
+    command = commands.add_parser("index", help="what a living index holds, or its documents of all dumps")
+    command.add_argument("index", nargs="?", default="build/index", help="folder of the index (default: %(default)s)")
+    command.add_argument("--export", metavar="FOLDER", help="write the documents that are kept now, for tokenization")
+    command.set_defaults(run=index)
+
+    command = commands.add_parser("takedown", help="remove a document from an index, for good")
+    command.add_argument("wanted", metavar="URL|ID", help="a URL (all its documents), or a doc id")
+    command.add_argument("--index", default="build/index", help="folder of the index (default: %(default)s)")
+    command.add_argument("--released", metavar="FILE", help="write the documents that are kept from now on (Parquet)")
+    command.add_argument("--dry-run", action="store_true", help="say what would happen, change nothing")
+    command.set_defaults(run=takedown)
 
     command = commands.add_parser("shards", help="verify, peek into or count tokenized shards")
     command.add_argument("action", choices=("verify", "peek", "stats"))

@@ -43,13 +43,17 @@ def fates(judged: DataFrame, duplicates: DataFrame, threshold: float) -> DataFra
     )
 
 
-def assemble(prepared: DataFrame, copies: DataFrame, ends: DataFrame) -> DataFrame:
+def assemble(prepared: DataFrame, copies: DataFrame, ends: DataFrame, earlier: DataFrame | None = None) -> DataFrame:
     """One row (columns of schema.LEDGER) for every row of `prepared`.
 
-    prepared: schema.PREPARED. copies: identity.find_copies. ends: `fates`.
+    prepared: schema.PREPARED. copies: identity.find_copies. ends: `fates`; earlier: the `fates` of documents of earlier
+    dumps, of which copies may be.
     """
     from pyspark.sql import functions as F
 
+    if earlier is not None:
+        named = copies.select(F.col("copy_of").alias("judged_id")).distinct()
+        ends = ends.unionByName(earlier.join(named, "judged_id", "left_semi"), allowMissingColumns=True)
     went_on = F.col("decision").isNull()
     is_copy = F.col("copy_of").isNotNull()
     by_rule = is_copy & (F.col("fate") != KEPT) & F.col("duplicate_of").isNull()

@@ -110,7 +110,7 @@ class Preparation:
     ) -> None:
         self.sandbox.__exit__(kind, error, trace)
 
-    def row(self, page: Page) -> dict[str, Any]:
+    def row(self, page: Page, dump: str = "") -> dict[str, Any]:
         """The row (columns of schema.PREPARED) of one page."""
         row: dict[str, Any] = {
             "doc_id": doc_id(page.record_id, page.url, page.date, page.payload_digest, *_headers(page)),
@@ -120,6 +120,7 @@ class Preparation:
             "warc_offset": page.warc_offset,
             "warc_index": page.warc_index,
             "date": page.date,
+            "dump": dump,
             "problem": page.problem or (f"truncated: {page.truncated}" if page.truncated else None),
             "measures": {"http.status": float(page.status), "http.body_bytes": float(page.body_bytes)},
         }
@@ -268,7 +269,7 @@ def _rows(unit: Unit, preparation: Preparation, stats: UnitStats) -> Iterator[di
         if isinstance(item, Damage):
             stats.damages.append({"file": item.warc_file, "offset": item.offset, "reason": item.reason})
             continue
-        row = preparation.row(item)
+        row = preparation.row(item, unit.dump)
         stats.pages += 1
         stats.bytes += item.body_bytes
         stats.texts += row.get("decision") is None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,9 +92,15 @@ def _content_hash(file: Path) -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """One crawl-clean job: what to read (files, folders, globs), where to write, with what, by which recipe."""
+    """One crawl-clean job: what to read (files, folders, globs), where to write, with what, by which recipe.
+
+    dumps: what to read of several crawls by their names, which sort as they came; it replaces `input`.
+    index: the folder of a living index (dots_data/dedup/index.py): what earlier dumps hold is dropped.
+    """
 
     input: tuple[str, ...] = ()
+    dumps: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    index: str | None = None
     output: str = "build/crawl"
     resources: Resources = field(default_factory=Resources)
     recipe: Recipe = field(default_factory=Recipe)

@@ -15,7 +15,8 @@ STAGES = ("url", "http", "extraction", "language", "identity", "lines", "rules",
 
 KEPT, DROPPED, QUARANTINED = "kept", "dropped", "quarantined"
 
-_WHERE = [
+# Where a record was found: the first columns of every table of pages.
+WHERE = [
     pa.field("doc_id", pa.string(), nullable=False),
     pa.field("record_id", pa.string(), nullable=False),
     pa.field("url", pa.string(), nullable=False),
@@ -24,6 +25,8 @@ _WHERE = [
     # Tells apart the records of one compressed stream, which all begin at the offset of the stream.
     pa.field("warc_index", pa.int32(), nullable=False),
     pa.field("date", pa.string(), nullable=False),
+    # The crawl of many that delivered the record, "" where they are not told apart; earlier ones sort first.
+    pa.field("dump", pa.string(), nullable=False),
 ]
 
 # What names one delivery of a record: a record can be delivered twice, with one id.
@@ -45,7 +48,7 @@ MEASURES = pa.map_(pa.string(), pa.float64())
 # One row a response record, as the preparation stage leaves it: either a fate, or a text that goes on.
 PREPARED = pa.schema(
     [
-        *_WHERE,
+        *WHERE,
         pa.field("decision", pa.string()),
         *_FATE,
         _PROBLEM,
@@ -60,7 +63,7 @@ PREPARED = pa.schema(
 # One row a kept document.
 DOCUMENT = pa.schema(
     [
-        *_WHERE,
+        *WHERE,
         pa.field("text", pa.string(), nullable=False),
         pa.field("language", pa.string(), nullable=False),
         pa.field("language_score", pa.float64(), nullable=False),
@@ -70,7 +73,7 @@ DOCUMENT = pa.schema(
 # One row a response record, whatever became of it.
 LEDGER = pa.schema(
     [
-        *_WHERE,
+        *WHERE,
         pa.field("decision", pa.string(), nullable=False),
         *_FATE,
         _PROBLEM,

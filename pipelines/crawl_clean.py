@@ -32,14 +32,15 @@ import yaml
 from dots_data import __version__, console, ledger
 from dots_data.arguments import paths_in
 from dots_data.crawl.sites import Sites
-from dots_data.crawl.sources import InputError, Source, Unit, expand, fingerprint, units
+from dots_data.crawl.sources import InputError, Source, Unit, expand_dumps, fingerprint, units
 from dots_data.crawl.urls import UrlFilter
 from dots_data.dedup import identity, lines, minhash, survivors
+from dots_data.dedup.index import KEYS, Earlier, Index, IndexFault, Run, run_name
 from dots_data.engines import spark as engine
 from dots_data.prepare import prepare_unit, unit_name, worker_preparation
 from dots_data.recipe import Job, load_job
 from dots_data.rules.apply import judge_documents
-from dots_data.schema import DOCUMENT, LEDGER, NEAR, PLACE
+from dots_data.schema import DOCUMENT, DROPPED, LEDGER, NEAR, PLACE
 from dots_data.typed_yaml import ConfigError, to_mapping
 
 if TYPE_CHECKING:
@@ -52,24 +53,29 @@ class OutputError(RuntimeError):
     """The output folder cannot be used; the message says why and what to do."""
 
 
-def clean(spark: SparkSession, job: Job, sources: list[Source], stages: engine.Stages) -> dict[str, Any]:
+def clean(
+    spark: SparkSession, job: Job, sources: list[Source], stages: engine.Stages, index: Index | None = None
+) -> dict[str, Any]:
     """The steps, in the order of the report; returns the summary."""
     recipe, output = job.recipe, Path(job.output)
+    earlier = index.earlier(spark) if index else Earlier()
 
     # C.1 Document preparation: URL filter, extraction, language identification ...
     pages, read = prepare(spark, job, units(sources), stages)
+    if index and index.taken_down:
+        pages = without_taken_down(pages, index)
     texts = pages.where("decision IS NULL")
 
     # ... and identity removal: one of all documents with the same normalised text goes on.
-    keys = texts.selectExpr(*PLACE, "date", "length(text) AS length", "text_md5")
-    copies = show("identity", stages, lambda: identity.find_copies(keys, recipe.identity))
+    keys = texts.selectExpr(*PLACE, "dump", "date", "length(text) AS length", "text_md5")
+    copies = show("identity", stages, lambda: identity.find_copies(keys, recipe.identity, earlier.keys))
     documents = texts.join(copies, [*PLACE], "left_anti")
 
     # C.2 Rule-based processing: lines that many documents share, ...
     shortened = show(
         "lines",
         stages,
-        lambda: lines.find_shortened(documents, recipe.lines, stages.inside("lines")),
+        lambda: lines.find_shortened(documents, recipe.lines, stages.inside("lines"), earlier.counts),
         without="identity",
     )
     documents = with_new_text(documents, shortened)
@@ -80,10 +86,15 @@ def clean(spark: SparkSession, job: Job, sources: list[Source], stages: engine.S
     documents = judged.where("decision IS NULL")
 
     # ... and fuzzy deduplication: bands name candidates, the true similarity decides, one of a kind stays.
-    duplicates = show("fuzzy", stages, lambda: near_duplicates(judged, recipe.fuzzy, stages), "rules")
-    documents = documents.join(duplicates, "doc_id", "left_anti")
+    duplicates = show("fuzzy", stages, lambda: near_duplicates(judged, recipe.fuzzy, stages, earlier), "rules")
 
-    return write(output, job, stages, documents, judged, pages, copies, shortened, duplicates, read)
+    # What comes after: the fate of every record, and for dumps to come, what they must know of this one.
+    ends = ledger.fates(judged, duplicates, recipe.fuzzy.threshold)
+    rows = ledger.assemble(pages, copies, ends, earlier.ends)
+    if index:
+        add_to_index(index, stages, texts, copies, documents, ends)
+    documents = documents.join(duplicates, "doc_id", "left_anti")
+    return write(output, job, stages, documents, rows, shortened, read)
 
 
 def prepare(
@@ -138,22 +149,65 @@ def with_new_text(documents: DataFrame, shortened: DataFrame) -> DataFrame:
     return documents.join(changed, "doc_id", "left").withColumn("text", F.coalesce("shorter", "text")).drop("shorter")
 
 
-def near_duplicates(judged: DataFrame, config: minhash.FuzzyConfig, stages: engine.Stages) -> DataFrame:
-    """`doc_id`, `duplicate_of`, `similarity` of the documents that are near to one that is kept.
+def without_taken_down(pages: DataFrame, index: Index) -> DataFrame:
+    """The pages; those of documents that were taken down, or of their addresses, end here."""
+    from pyspark.sql import functions as F
+
+    gone = F.lit(False)
+    for name in ("doc_id", "url"):
+        gone |= F.col(name).isin([one[name] for one in index.taken_down])
+    ends = gone & F.col("decision").isNull()
+    verdict = {"decision": DROPPED, "stage": "url", "rule": "url.taken_down", "value": 1.0, "threshold": 0.0}
+    return pages.withColumns(
+        {name: F.when(ends, F.lit(value)).otherwise(F.col(name)) for name, value in verdict.items()}
+    )
+
+
+def add_to_index(
+    index: Index, stages: engine.Stages, texts: DataFrame, copies: DataFrame, documents: DataFrame, ends: DataFrame
+) -> None:
+    """Write this run's part of the index, from which no reader takes anything before the run is committed."""
+    if index.holds(run_name(stages.identity)):
+        return
+    keys = texts.selectExpr("*", "length(text) AS length").join(copies.drop("copies"), [*PLACE], "left")
+    bands = stages.read("fuzzy.bands").join(documents, "doc_id", "left_semi")
+    tables = {
+        "keys": keys.select(*KEYS.names),
+        "counts": stages.read("lines.counts"),
+        "bands": bands,
+        "texts": documents.select(*DOCUMENT.names),
+        "edges": stages.read("fuzzy.edges"),
+        "ends": ends.drop("fate_measures"),
+    }
+    tasks = engine.task_counter(stages.spark)
+    console.watch("index", lambda: index.write(run_name(stages.identity), tables), lambda: console.Done(*tasks()))
+
+
+def near_duplicates(
+    judged: DataFrame, config: minhash.FuzzyConfig, stages: engine.Stages, earlier: Earlier
+) -> DataFrame:
+    """`doc_id`, `duplicate_of`, `similarity` of the documents that are near to one that is kept, now or in an earlier
+    dump.
 
     The verified pairs are the table `fuzzy.edges`; with `compare_dropped` also those of documents that the rules
     dropped, which have no say in what is kept.
     """
     checkpoint = stages.inside("fuzzy")
-    kept = judged.where("decision IS NULL")
-    compared = judged if config.compare_dropped else kept
+    passed = judged.where("decision IS NULL").select("doc_id")
+    compared = judged if config.compare_dropped else judged.where("decision IS NULL")
     signed = checkpoint("bands", minhash.sign(compared, config))
-    pairs = minhash.candidate_pairs(signed.join(kept, "doc_id", "left_semi"), config)
+    pairs = minhash.candidate_pairs(signed.join(passed, "doc_id", "left_semi"), config, earlier.bands)
     if config.compare_dropped:
-        pairs = pairs.union(minhash.candidate_pairs(signed, config)).distinct()
-    edges = checkpoint("edges", minhash.verify_pairs(checkpoint("pairs", pairs), compared, config))
-    for end in ("loser", "winner"):
-        edges = edges.join(kept.selectExpr(f"doc_id AS {end}"), end, "left_semi")
+        pairs = pairs.union(minhash.candidate_pairs(signed, config, earlier.bands)).distinct()
+    texts = compared.select("doc_id", "text", "language")
+    if earlier.texts is not None:
+        texts = texts.union(earlier.texts.select("doc_id", "text", "language"))
+    edges = checkpoint("edges", minhash.verify_pairs(checkpoint("pairs", pairs), texts, config))
+    # No document that is dropped already, by a rule or in an earlier dump, has a say in what is kept.
+    kept = earlier.kept()
+    edges = edges.join(passed.withColumnRenamed("doc_id", "loser"), "loser", "left_semi")
+    winners = passed if kept is None else passed.union(kept)
+    edges = edges.join(winners.withColumnRenamed("doc_id", "winner"), "winner", "left_semi")
     return survivors.choose_in_spark(edges, checkpoint)
 
 
@@ -172,19 +226,13 @@ def write(
     job: Job,
     stages: engine.Stages,
     documents: DataFrame,
-    judged: DataFrame,
-    pages: DataFrame,
-    copies: DataFrame,
+    rows: DataFrame,
     shortened: DataFrame,
-    duplicates: DataFrame,
     read: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """documents/, ledger/, near/ and, last of all, summary.json: an output without it does not exist."""
     started = time.monotonic()
     marks = ledger.metadata(job.recipe.hash, stages.identity)
-    ends = ledger.fates(judged, duplicates, job.recipe.fuzzy.threshold)
-    rows = ledger.assemble(pages, copies, ends)
-
     near = stages.read("fuzzy.edges").selectExpr("loser AS doc_id", "winner AS near_to", "similarity")
 
     def all_three() -> tuple[dict[str, int], dict[str, int]]:
@@ -259,24 +307,51 @@ def run(job: Job) -> dict[str, Any]:
         ConfigError, InputError, OutputError, JavaError: the job cannot be started as it is.
         EngineError: it started and could not go on.
     """
-    sources = expand(job.input)
+    sources = expand_dumps(job.dumps or {"": job.input})
     run_hash = f"{fingerprint(sources)}-{job.recipe.assets_hash()}"
     # What is wrong with lists and site rules is said before anything starts, and no worker has lists to compile.
     UrlFilter(job.recipe.url)
     Sites(job.recipe.sites)
-    with claim(Path(job.output), job.recipe.hash, run_hash) as (work, finished):
+    with against(job, run_hash) as index, claim(Path(job.output), job.recipe.hash, run_hash) as (work, finished):
         if finished is not None:
             console.console.print(f"{job.output} holds the finished result of this job; nothing to do")
+            commit_to_index(index, job, finished)
             return finished
         with engine.session("crawl-clean", job.resources, work, Path(job.output) / "logs" / "spark.log") as spark:
             stages = engine.Stages(spark, work / "stages", f"{job.recipe.hash}-{run_hash}")
             try:
-                return clean(spark, job, sources, stages)
+                summary = clean(spark, job, sources, stages, index)
+                commit_to_index(index, job, summary)
+                return summary
             except engine.EngineError:
                 raise
             except Exception as error:
                 # Put into words here: Spark's exceptions cannot be read once the session has ended.
                 raise engine.EngineError(explain_failure(error, job.output)) from error
+
+
+@contextlib.contextmanager
+def against(job: Job, run_hash: str) -> Iterator[Index | None]:
+    """The job's index, held for this run alone; None where it has none.
+
+    Raises IndexFault for an index that cannot take the job's dumps.
+    """
+    if job.index is None:
+        yield None
+        return
+    with Index.lock(Path(job.index)):
+        index = Index.open(Path(job.index))
+        if index.run_of(f"{job.recipe.hash}-{run_hash}") is None:
+            index.check_new(sorted(job.dumps), job.recipe)
+        yield index
+
+
+def commit_to_index(index: Index | None, job: Job, summary: dict[str, Any]) -> None:
+    """Name the run in the index, once its output is whole: killed before, the index is as it was."""
+    identity_of_run = summary["input_hash"]
+    if index is not None and index.run_of(identity_of_run) is None:
+        run = Run(run_name(identity_of_run), tuple(sorted(job.dumps)), identity_of_run)
+        index.with_run(job.recipe, run).commit()
 
 
 @contextlib.contextmanager
@@ -363,6 +438,14 @@ def parser() -> argparse.ArgumentParser:
     )
     arguments.add_argument("--job", default="jobs/crawl-clean.yaml", help="the job file (default: %(default)s)")
     arguments.add_argument("--input", nargs="+", help="WARC files, folders or globs; replaces the job's input")
+    arguments.add_argument(
+        "--dump",
+        nargs="+",
+        action="append",
+        metavar=("NAME", "INPUT"),
+        help="a crawl by its name and its files, again for each of several; names sort as the crawls came",
+    )
+    arguments.add_argument("--index", help="the folder of a living index: drop what earlier dumps hold, add this one")
     arguments.add_argument("--output", help="the output folder; replaces the job's output")
     arguments.add_argument("--partitions", type=int, help="tasks of the preparation stage; no result depends on it")
     arguments.add_argument("--cores", type=int, help="cores to use (default: all)")
@@ -380,8 +463,13 @@ def job_of(options: argparse.Namespace) -> Job:
     job = load_job(options.job)
     if options.input:
         job = dataclasses.replace(job, input=tuple(paths_in(options.input)))
-    if options.output:
-        job = dataclasses.replace(job, output=options.output)
+    if options.dump:
+        if options.input:
+            raise ConfigError("--input or --dump: each dump names its own input")
+        job = dataclasses.replace(job, dumps={name: tuple(paths_in(paths)) for name, *paths in options.dump})
+    for name in ("output", "index"):
+        if getattr(options, name):
+            job = dataclasses.replace(job, **{name: getattr(options, name)})
     changes = {"partitions": options.partitions, "cores": options.cores}
     resources = dataclasses.replace(job.resources, **{k: v for k, v in changes.items() if v is not None})
     return dataclasses.replace(job, resources=resources)
@@ -396,7 +484,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(yaml.safe_dump({"recipe": to_mapping(job.recipe)}, sort_keys=False, allow_unicode=True), end="")
             return EXIT_DONE
         summary = run(job)
-    except (ConfigError, InputError, OutputError, engine.JavaError) as error:
+    except (ConfigError, InputError, OutputError, IndexFault, engine.JavaError) as error:
         console.fail(str(error))
         return EXIT_USAGE
     except KeyboardInterrupt:

@@ -12,7 +12,7 @@ import hashlib
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -27,11 +27,14 @@ class InputError(ValueError):
 
 
 class Source(NamedTuple):
-    """An archive: where it lies, its size, and the stable name that is written as `warc_file`."""
+    """An archive: where it lies, its size, the stable name that is written as `warc_file`, and the dump (one crawl of
+    many) that it is of, "" where dumps are not told apart.
+    """
 
     path: str
     bytes: int
     name: str
+    dump: str = ""
 
 
 class Unit(NamedTuple):
@@ -41,6 +44,7 @@ class Unit(NamedTuple):
     name: str
     share: int
     shares: int
+    dump: str = ""
 
 
 def is_remote(path: str) -> bool:
@@ -59,13 +63,27 @@ def expand(inputs: Sequence[str]) -> list[Source]:
     Raises:
         InputError: an input names nothing, or nothing at all was named.
     """
+    return expand_dumps({"": inputs})
+
+
+def expand_dumps(dumps: Mapping[str, Sequence[str]]) -> list[Source]:
+    """`expand` for the inputs of several dumps, by their names; a path that two of them name is of the first by name.
+
+    Raises:
+        InputError: as `expand` does.
+    """
     sizes: dict[str, int] = {}
-    for item in inputs:
-        sizes.update(_expand_one(item))
+    dump_of: dict[str, str] = {}
+    for dump, inputs in sorted(dumps.items()):
+        for item in inputs:
+            found = _expand_one(item)
+            sizes.update(found)
+            for path in found:
+                dump_of.setdefault(path, dump)
     if not sizes:
         raise InputError("no input: name at least one WARC file, folder or pattern, for example 'crawl/*.warc.gz'")
     paths = _each_file_once(sizes)
-    return [Source(path, sizes[path], name) for path, name in zip(paths, _names(paths), strict=True)]
+    return [Source(path, sizes[path], name, dump_of[path]) for path, name in zip(paths, _names(paths), strict=True)]
 
 
 def units(sources: Iterable[Source], share_bytes: int = SHARE_BYTES) -> list[Unit]:
@@ -75,7 +93,7 @@ def units(sources: Iterable[Source], share_bytes: int = SHARE_BYTES) -> list[Uni
     divided = []
     for source in sources:
         shares = max(1, -(-source.bytes // share_bytes))
-        divided += [Unit(source.path, source.name, share, shares) for share in range(shares)]
+        divided += [Unit(source.path, source.name, share, shares, source.dump) for share in range(shares)]
     return divided
 
 
@@ -95,7 +113,8 @@ def fingerprint(sources: Iterable[Source]) -> str:
     """
     digest = hashlib.blake2b(digest_size=8)
     for source in sorted(sources, key=lambda source: source.name):
-        digest.update(f"{source.name}\0{source.bytes}\0".encode("utf-8", "surrogateescape"))
+        dump = f"{source.dump}\0" if source.dump else ""
+        digest.update(f"{dump}{source.name}\0{source.bytes}\0".encode("utf-8", "surrogateescape"))
         digest.update(_ends(source))
     return digest.hexdigest()
 

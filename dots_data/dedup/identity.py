@@ -31,15 +31,18 @@ def text_md5(text: str) -> str:
     return hashlib.md5(normalise(text).encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()
 
 
-def find_copies(prepared: DataFrame, config: IdentityConfig) -> DataFrame:
-    """The rows that are copies of a survivor: their key, `copy_of` and `copies` (how many share the text).
+def find_copies(prepared: DataFrame, config: IdentityConfig, earlier: DataFrame | None = None) -> DataFrame:
+    """The rows that are copies of a survivor: their key, `copy_of` and `copies` (how many share the text so far).
 
-    `prepared` has the columns of PLACE and `date, length, text_md5`. A record that was delivered twice
-    has one id, so the place is the last tie.
+    `prepared` has the columns of PLACE and `dump, date, length, text_md5`; so has `earlier`, the texts of earlier
+    dumps, whose copies were found before. A record that was delivered twice has one id, so the place is the last tie.
     """
     from pyspark.sql import functions as F
 
-    ranked = prepared.withColumn("order", order_column(config.survivor, *PLACE[1:]))
+    everything = prepared.withColumn("new", F.lit(True))
+    if earlier is not None:
+        everything = everything.unionByName(earlier.select(*prepared.columns, F.lit(False).alias("new")))
+    ranked = everything.withColumn("order", order_column(config.survivor, *PLACE[1:]))
     groups = (
         ranked.groupBy("text_md5")
         .agg(F.min("order").alias("first"), F.count(F.lit(1)).alias("copies"))
@@ -47,6 +50,6 @@ def find_copies(prepared: DataFrame, config: IdentityConfig) -> DataFrame:
     )
     return (
         ranked.join(groups, "text_md5")
-        .where("order != first")
+        .where("new AND order != first")
         .select(*PLACE, F.col("first.doc_id").alias("copy_of"), "copies")
     )

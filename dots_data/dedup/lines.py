@@ -1,8 +1,8 @@
 """Line-wise deduplication between documents (dots.llm1 report, Appendix C.2).
 
 The first and last lines of each document are counted over the whole corpus; of a line seen more often than the
-threshold, the first occurrences stay (in the order of document ids) and the later ones are removed. A
-document that loses nothing stays byte for byte.
+threshold, the first occurrences stay (in the order of dumps and document ids) and the later ones are removed. A
+document that loses nothing stays byte for byte. Of earlier dumps it is enough to know how often each line was seen.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 STAGE = "lines"
 
-OCCURRENCE = pa.schema([("line", pa.binary()), ("doc_id", pa.string()), ("position", pa.int32())])
+OCCURRENCE = pa.schema(
+    [("line", pa.binary()), ("dump", pa.string()), ("doc_id", pa.string()), ("position", pa.int32())]
+)
 SHORTENED = pa.schema([("doc_id", pa.string()), ("text", pa.string()), ("lines_removed", pa.int32())])
 
 
@@ -63,10 +65,13 @@ def line_key(line: str) -> bytes:
     return xxhash.xxh3_128_digest(line.encode("utf-8", "surrogatepass"))
 
 
-def find_shortened(documents: DataFrame, config: LinesConfig, checkpoint: Checkpoint) -> DataFrame:
+def find_shortened(
+    documents: DataFrame, config: LinesConfig, checkpoint: Checkpoint, earlier: DataFrame | None = None
+) -> DataFrame:
     """The documents that lose lines, with their new text (columns of SHORTENED).
 
-    `documents` has `doc_id` and `text`; `checkpoint(name, frame)` materialises a table and reads it back.
+    `documents` has `dump`, `doc_id` and `text`; `checkpoint(name, frame)` materialises a table and reads it back, and
+    leaves as `counts` how often each `line` was seen (`seen`). `earlier` holds such counts of earlier dumps.
     """
     from pyspark.sql import Window
     from pyspark.sql import functions as F
@@ -75,10 +80,10 @@ def find_shortened(documents: DataFrame, config: LinesConfig, checkpoint: Checkp
 
     def explode(batches: Batches) -> Batches:
         for batch in batches:
-            ids, texts = batch.column("doc_id").to_pylist(), batch.column("text").to_pylist()
+            columns = (batch.column(name).to_pylist() for name in ("dump", "doc_id", "text"))
             rows = (
-                {"line": line_key(line), "doc_id": doc_id, "position": position}
-                for doc_id, text in zip(ids, texts, strict=True)
+                {"line": line_key(line), "dump": dump, "doc_id": doc_id, "position": position}
+                for dump, doc_id, text in zip(*columns, strict=True)
                 for position, line in edge_lines(text, config)
             )
             yield from rows_to_batches(rows, OCCURRENCE, size=4096)
@@ -95,14 +100,23 @@ def find_shortened(documents: DataFrame, config: LinesConfig, checkpoint: Checkp
             )
             yield from rows_to_batches(rows, SHORTENED)
 
-    occurrences = checkpoint("occurrences", map_batches(documents.select("doc_id", "text"), explode, OCCURRENCE))
-    frequent = occurrences.groupBy("line").count().where(F.col("count") > config.max_occurrences).select("line")
+    exploded = map_batches(documents.select("dump", "doc_id", "text"), explode, OCCURRENCE)
+    occurrences = checkpoint("occurrences", exploded)
+    counts = checkpoint("counts", occurrences.groupBy("line").agg(F.count(F.lit(1)).alias("seen")))
+    before = earlier if earlier is not None else counts.limit(0)
+    before = before.groupBy("line").agg(F.sum("seen").alias("before"))
+    frequent = (
+        counts.join(before, "line", "left")
+        .withColumn("before", F.coalesce("before", F.lit(0)))
+        .where(F.col("seen") + F.col("before") > config.max_occurrences)
+        .select("line", "before")
+    )
     # Only the frequent lines are ordered, so the sort is small however large the corpus.
-    by_content = Window.partitionBy("line").orderBy("doc_id", "position")
+    by_content = Window.partitionBy("line").orderBy("dump", "doc_id", "position")
     surplus = (
         occurrences.join(frequent, "line")
-        .withColumn("seen", F.row_number().over(by_content))
-        .where(F.col("seen") > config.max_occurrences)
+        .withColumn("number", F.col("before") + F.row_number().over(by_content))
+        .where(F.col("number") > config.max_occurrences)
         .groupBy("doc_id")
         .agg(F.collect_list("position").alias("positions"))
     )

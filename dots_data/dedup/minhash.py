@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import xxhash
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from dots_data.dedup import signature
+from dots_data.dedup.signature import shingles
 from dots_data.dedup.survivors import Preference, order_key
-from dots_data.text import shingle_words
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -38,6 +39,7 @@ U64 = NDArray[np.uint64]
 BANDS = pa.schema(
     [
         ("doc_id", pa.string()),
+        ("dump", pa.string()),
         ("date", pa.string()),
         ("length", pa.int64()),
         ("bands", pa.list_(pa.int64())),
@@ -46,8 +48,6 @@ BANDS = pa.schema(
 PAIR = pa.schema([("loser", pa.string()), ("winner", pa.string())])
 SHINGLES = pa.schema([("doc_id", pa.string()), ("shingles", pa.binary())])
 EDGE = pa.schema([("loser", pa.string()), ("winner", pa.string()), ("similarity", pa.float64())])
-
-_GRAM_BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
@@ -79,35 +79,6 @@ class FuzzyConfig:
             raise ValueError(f"threshold is a Jaccard similarity in (0, 1], not {self.threshold}")
 
 
-def shingles(text: str, language: str, ngram: int) -> U64:
-    """The sorted set of 64-bit hashes of a text's word n-grams; a shorter text is one shingle, an empty one none."""
-    words = shingle_words(text, language)
-    if not words:
-        return np.empty(0, np.uint64)
-    hashed = np.fromiter((_word_hash(word) for word in words), np.uint64, len(words))
-    size = min(ngram, len(words))
-    grams = np.zeros(len(words) - size + 1, np.uint64)
-    for offset in range(size):
-        grams = grams * _GRAM_BASE + hashed[offset : offset + len(grams)]
-    return np.unique(_mix64(grams))
-
-
-def _word_hash(word: str) -> int:
-    return xxhash.xxh3_64_intdigest(word.encode("utf-8", "surrogatepass"))
-
-
-def _mix64(values: U64) -> U64:
-    values = (values ^ (values >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
-    values = (values ^ (values >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
-    return values ^ (values >> np.uint64(33))
-
-
-def _mix32(values: U32) -> U32:
-    values = (values ^ (values >> np.uint32(16))) * np.uint32(0x85EBCA6B)
-    values = (values ^ (values >> np.uint32(13))) * np.uint32(0xC2B2AE35)
-    return values ^ (values >> np.uint32(16))
-
-
 @cache
 def permutations(count: int, seed: int) -> tuple[U32, U32]:
     """The constants a (odd) and b of `count` hash functions, [count] each."""
@@ -116,37 +87,21 @@ def permutations(count: int, seed: int) -> tuple[U32, U32]:
     return a | np.uint32(1), b
 
 
-@cache
-def _kernel() -> Any:
-    """min over x of a*x + b, for every (a, b): compiled, the inner loop runs over shingles and vectorises."""
-    import numba
-
-    @numba.njit(cache=True, nogil=True)
-    def minima(values: U32, a: U32, b: U32) -> U32:
-        out = np.empty(len(a), np.uint32)
-        for k in range(len(a)):
-            scale, shift, least = a[k], b[k], np.uint32(0xFFFFFFFF)
-            for i in range(len(values)):
-                least = min(least, np.uint32(values[i] * scale + shift))
-            out[k] = least
-        return out
-
-    return minima
-
-
 def minhash(shingle_hashes: U64, count: int, seed: int) -> U32:
     """The MinHash values [count] of a set of 64-bit shingle hashes (their low 32 bits)."""
-    a, b = permutations(count, seed)
-    values = _mix32(shingle_hashes.astype(np.uint32))
-    signature: U32 = _kernel()(values, a, b)
-    return signature
+    return signature.minima(shingle_hashes, *permutations(count, seed))
 
 
-def band_keys(signature: U32, bands: int) -> list[int]:
+def band_keys(values: U32, bands: int) -> list[int]:
     """One signed 64-bit key a band; the band's number is hashed in, so that keys of two bands never meet."""
-    rows = np.ascontiguousarray(signature.reshape(bands, -1))
-    digests = (xxhash.xxh3_64_intdigest(row.tobytes(), seed=number) for number, row in enumerate(rows))
-    return [digest - (1 << 63) for digest in digests]
+    keys: list[int] = signature.band_keys(values, bands).tolist()
+    return keys
+
+
+def signatures(texts: pa.Array, languages: Sequence[str], config: FuzzyConfig) -> pa.ListArray:
+    """The band keys of each text, `config.bands` of them; none for a text without words."""
+    constants = permutations(config.bands * config.rows, config.seed)
+    return signature.sign(texts, languages, config.ngram, config.bands, *constants)
 
 
 def jaccard(left: U64, right: U64) -> float:
@@ -167,24 +122,29 @@ def bucket_pairs(members: Sequence[str], limit: int) -> Iterator[tuple[str, str]
 
 
 def sign(documents: DataFrame, config: FuzzyConfig) -> DataFrame:
-    """Band keys of every document (columns of BANDS); `documents` has `doc_id, date, text, language`."""
-    from dots_data.engines.spark import map_batches, rows_to_batches
+    """Band keys of every document (columns of BANDS); `documents` has `doc_id, dump, date, text, language`."""
+    from dots_data.engines.spark import map_batches
 
-    def signatures(batches: Batches) -> Batches:
-        for batch in batches:
-            yield from rows_to_batches((_signed(row, config) for row in batch.to_pylist()), BANDS)
+    def sign_batches(batches: Batches) -> Batches:
+        return (_signed(batch, config) for batch in batches)
 
-    return map_batches(documents.select("doc_id", "date", "text", "language"), signatures, BANDS)
-
-
-def _signed(row: dict[str, Any], config: FuzzyConfig) -> dict[str, Any]:
-    found = shingles(row["text"], row["language"], config.ngram)
-    bands = band_keys(minhash(found, config.bands * config.rows, config.seed), config.bands) if len(found) else []
-    return {"doc_id": row["doc_id"], "date": row["date"], "length": len(row["text"]), "bands": bands}
+    return map_batches(documents.select("doc_id", "dump", "date", "text", "language"), sign_batches, BANDS)
 
 
-def candidate_pairs(signed: DataFrame, config: FuzzyConfig) -> DataFrame:
-    """Distinct candidate pairs (columns of PAIR) of documents that share a band."""
+def _signed(batch: pa.RecordBatch, config: FuzzyConfig) -> pa.RecordBatch:
+    """The columns of BANDS, of a batch of `doc_id, dump, date, text, language`."""
+    texts = batch.column("text")
+    bands = signatures(texts, batch.column("language").to_pylist(), config)
+    facts = [batch.column(name) for name in ("doc_id", "dump", "date")]
+    return pa.RecordBatch.from_arrays([*facts, pc.utf8_length(texts).cast(pa.int64()), bands], schema=BANDS)
+
+
+def candidate_pairs(signed: DataFrame, config: FuzzyConfig, earlier: DataFrame | None = None) -> DataFrame:
+    """Distinct candidate pairs (columns of PAIR) of documents that share a band.
+
+    `signed` and `earlier` have the columns of BANDS. The documents of `earlier`, of earlier dumps, were paired among
+    themselves before.
+    """
     from pyspark.sql import functions as F
 
     from dots_data.dedup.survivors import order_column
@@ -199,7 +159,13 @@ def candidate_pairs(signed: DataFrame, config: FuzzyConfig) -> DataFrame:
             )
             yield from rows_to_batches(rows, PAIR, size=65536)
 
-    exploded = signed.select(order_column(config.survivor).alias("order"), F.explode("bands").alias("band"))
+    def bands(frame: DataFrame) -> DataFrame:
+        return frame.select(order_column(config.survivor).alias("order"), F.explode("bands").alias("band"))
+
+    exploded = bands(signed)
+    if earlier is not None:
+        met = bands(earlier).join(exploded.select("band").distinct(), "band", "left_semi")
+        exploded = exploded.unionByName(met)
     shared = exploded.groupBy("band").count().where("count > 1").select("band")
     # Most band keys stand alone; they are gone before any list is made.
     buckets = (
@@ -210,7 +176,9 @@ def candidate_pairs(signed: DataFrame, config: FuzzyConfig) -> DataFrame:
         .select("members")
         .distinct()
     )
-    return map_batches(buckets, pair, PAIR).distinct()
+    pairs = map_batches(buckets, pair, PAIR).distinct()
+    # Earlier dumps come first in any order: a new document never wins against one of them.
+    return pairs if earlier is None else pairs.join(signed.selectExpr("doc_id AS loser"), "loser", "left_semi")
 
 
 def verify_pairs(pairs: DataFrame, documents: DataFrame, config: FuzzyConfig) -> DataFrame:

@@ -22,10 +22,13 @@ SPARK_ROUNDS = 8
 LOCAL_EDGES = 2_000_000
 
 
-def order_key(preferences: tuple[Preference, ...], doc_id: str, date: str, length: int) -> tuple[int | str, ...]:
+def order_key(
+    preferences: tuple[Preference, ...], doc_id: str, date: str, length: int, dump: str = ""
+) -> tuple[int | str, ...]:
     """The sort key of a document: the smaller key survives. The last word is always the id, which is content.
 
-    A page without a date is taken as later than any dated one.
+    The first word is the dump: what an earlier dump kept, a later one does not take away. A page without a date is
+    taken as later than any dated one.
     """
     keys: dict[str, int | str] = {
         "longest": -length,
@@ -33,11 +36,11 @@ def order_key(preferences: tuple[Preference, ...], doc_id: str, date: str, lengt
         "earliest": date or "9999",
         "latest": _reversed_digits(date),
     }
-    return (*(keys[preference] for preference in preferences), doc_id)
+    return (dump, *(keys[preference] for preference in preferences), doc_id)
 
 
 def order_column(preferences: tuple[Preference, ...], *ties: str) -> Column:
-    """`order_key` as a Spark struct over the columns `doc_id`, `date` and `length`, then the columns `ties`."""
+    """`order_key` as a Spark struct over the columns `dump`, `doc_id`, `date` and `length`, then the columns `ties`."""
     from pyspark.sql import functions as F
 
     dated = F.col("date") != ""
@@ -48,6 +51,7 @@ def order_column(preferences: tuple[Preference, ...], *ties: str) -> Column:
         "latest": F.when(dated, F.translate("date", "0123456789", "9876543210")).otherwise(F.lit("~")),
     }
     return F.struct(
+        "dump",
         *(keys[preference].alias(f"by{index}") for index, preference in enumerate(preferences)),
         *(F.col(name) for name in ("doc_id", *ties)),
     )
