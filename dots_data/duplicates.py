@@ -189,7 +189,7 @@ def _why_not(row: Row, cluster: Cluster) -> str:
 
 def decided(loser: Row, winner: Row, preferences: Sequence[Preference]) -> str:
     """The values by which `winner` comes before `loser`: those of the first preference in which they differ."""
-    equal = []
+    equal: list[str] = []
     for preference in preferences:
         if preference in ("longest", "shortest"):
             mine, other = characters(winner) or 0, characters(loser) or 0
