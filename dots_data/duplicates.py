@@ -19,6 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+from rich.text import Text
 
 from dots_data import console, ledger
 from dots_data.crawl.sources import InputError, expand
@@ -40,7 +41,8 @@ COLUMNS = (
 MOST_LINES, MOST_WORDS = 400, 400
 # A line of crawled text may be a megabyte.
 MOST_CHARACTERS = 2_000
-CONTEXT = 2
+# Equal lines and words that are shown beside different ones.
+CONTEXT, NEARBY = 2, 40
 _WORD = re.compile(r"[^\W\u2e80-\uffdc]+|\s+|.", re.DOTALL)
 
 
@@ -64,9 +66,9 @@ class Cluster:
 
     def row(self, wanted: str) -> Row | None:
         """A member by its number, doc id or URL."""
-        if wanted.isdigit() and 0 < int(wanted) <= len(self.rows):
-            return self.rows[int(wanted) - 1]
-        return next((row for row in self.rows if wanted in (row["doc_id"], row["url"])), None)
+        named = next((row for row in self.rows if wanted in (row["doc_id"], row["url"])), None)
+        at = int(wanted) if wanted.isdecimal() and len(wanted) < 10 else 0
+        return named or (self.rows[at - 1] if 0 < at <= len(self.rows) else None)
 
 
 def cluster_of(output: Path, row: Row, most: int) -> Cluster:
@@ -114,20 +116,21 @@ def _copies(folder: Path, judged: Iterable[Row], most: int) -> list[Row]:
 
 
 def show(cluster: Cluster, recipe: Recipe) -> None:
-    """Print the members and why the survivors stay."""
-    rows = []
-    for number, row in enumerate(cluster.rows, start=1):
-        linked, value = _link(row, cluster)
-        others = "" if row["decision"] == KEPT or row["copy_of"] else _also_near(row, cluster)
-        rows.append((linked, row["url"], row["date"], row["doc_id"], others, number, characters(row), value))
-    columns = ("", "url", "date", "document", "also near to", "#", "characters", "similarity")
+    """Print the members, how each is linked, and why it went or stayed."""
+    out = console.console
     kept = sum(row["decision"] == KEPT for row in cluster.rows)
     more = "" if cluster.whole else " and perhaps more, see --most"
-    console.table(f"{len(rows):,} documents{more}; {kept:,} kept", columns, rows, left=5)
+    out.print(f"\n{len(cluster.rows):,} documents{more}; {kept:,} kept")
     for number, row in enumerate(cluster.rows, start=1):
+        style = "bold green" if row["decision"] == KEPT else "bold"
+        out.print(f"#{number} {console.safe(row['url'])}", style=style, soft_wrap=True)
+        length = characters(row)
+        told = "" if length is None else f"  {length:,} characters"
+        out.print(f"   document {row['doc_id']}  {console.safe(row['date'] or 'no date')}{told}")
         reason = _why(row, cluster, recipe) if row["duplicate_of"] else _why_not(row, cluster)
-        if reason:
-            console.console.print(f"  #{number} {reason}")
+        out.print(f"   {_link(row, cluster)}{reason}", soft_wrap=True)
+        if not row["copy_of"] and (others := _also_near(row, cluster)):
+            out.print(f"   also near to {others}", soft_wrap=True)
 
 
 def characters(row: Row) -> int | None:
@@ -136,15 +139,13 @@ def characters(row: Row) -> int | None:
     return None if found is None else int(found)
 
 
-def _link(row: Row, cluster: Cluster) -> tuple[str, float | None]:
+def _link(row: Row, cluster: Cluster) -> str:
     """How a member hangs on its survivor, and how similar it is."""
-    if row["decision"] == KEPT:
-        return "kept", None
     if not row["duplicate_of"]:
-        return f"{row['decision']} by {row['rule']}", None
+        return "kept" if row["decision"] == KEPT else f"{row['decision']} by {console.safe(row['rule'])}"
     if row["copy_of"]:
-        return f"same text as {_named(row['copy_of'], cluster)}", row["similarity"]
-    return f"near to {_named(row['duplicate_of'], cluster)}", row["similarity"]
+        return f"same text as {_named(row['copy_of'], cluster)}"
+    return f"near to {_named(row['duplicate_of'], cluster)}, similarity {row['similarity']:.4f}"
 
 
 def _also_near(row: Row, cluster: Cluster, most: int = 5) -> str:
@@ -167,16 +168,18 @@ def _named(doc_id: str, cluster: Cluster) -> str:
 
 def _why(row: Row, cluster: Cluster, recipe: Recipe) -> str:
     """Why a member went and its survivor stayed."""
-    if row["copy_of"]:
-        winner, preferences = cluster.row(row["copy_of"]), recipe.identity.survivor
-    else:
-        winner, preferences = cluster.row(row["duplicate_of"]), recipe.fuzzy.survivor
-    if winner is None or winner is row:
-        return f"went for {row['copy_of'] or row['duplicate_of']}, which is not shown here"
-    said = f"went, {_named(winner['doc_id'], cluster)} stayed: {decided(row, winner, preferences)}"
-    if row["copy_of"] and row["duplicate_of"] != row["copy_of"]:
-        said = said.replace("stayed", "was judged for both") + f"; near to {_named(row['duplicate_of'], cluster)}"
-    return said
+    ahead = row["copy_of"] or row["duplicate_of"]
+    winner = cluster.row(ahead)
+    if winner is None:
+        return ", which is not shown here"
+    by = recipe.identity.survivor if row["copy_of"] else recipe.fuzzy.survivor
+    words = "stayed" if row["duplicate_of"] == ahead else "was judged for both"
+    later = (
+        ""
+        if row["duplicate_of"] == ahead
+        else (f", and went for {_named(row['duplicate_of'], cluster)}, similarity {row['similarity']:.4f}")
+    )
+    return f"; that one {words}: {decided(row, winner, by)}{later}"
 
 
 def _why_not(row: Row, cluster: Cluster) -> str:
@@ -184,7 +187,7 @@ def _why_not(row: Row, cluster: Cluster) -> str:
     ahead = sorted(winner for loser, winner in cluster.near if loser == row["doc_id"])
     if row["decision"] != KEPT or not ahead:
         return ""
-    return f"stayed: it is near to {', '.join(_named(one, cluster) for one in ahead[:5])}, of which none was kept"
+    return f"; comes after {', '.join(_named(one, cluster) for one in ahead[:5])}, but a dropped one drops no one"
 
 
 def decided(loser: Row, winner: Row, preferences: Sequence[Preference]) -> str:
@@ -210,7 +213,7 @@ def _date(row: Row) -> str:
     return console.safe(row["date"] or "no date")
 
 
-class Texts:
+class TextFinder:
     """The texts of documents, kept or not. `inputs` say where WARC files are (see `sources.expand`)."""
 
     def __init__(self, output: Path, recipe: Recipe, inputs: Sequence[str]) -> None:
@@ -260,9 +263,13 @@ class Texts:
         )
 
 
-def difference(old: str, new: str) -> Iterator[str]:
-    """How `new` differs from `old`, as lines with console markup: `-` gone, `+` come, `~` changed within."""
+def difference(old: str, new: str) -> Iterator[Text]:
+    """How `new` differs from `old`, line by line: `-` gone, `+` come, `~` changed within."""
     before, after = old.split("\n"), new.split("\n")
+    lead, tail = _shared_ends(before, after)
+    yield from _same(before[:lead])
+    ends = before[len(before) - tail :]
+    before, after = before[lead : len(before) - tail], after[lead : len(after) - tail]
     cut = max(len(before), len(after)) > MOST_LINES
     before, after = before[:MOST_LINES], after[:MOST_LINES]
     for kind, i, j, k, m in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
@@ -272,49 +279,62 @@ def difference(old: str, new: str) -> Iterator[str]:
         for one, other in zip_longest(before[i:j], after[k:m]):
             yield from _changed(one, other)
     if cut:
-        yield f"[dim]... the texts are longer than {MOST_LINES} lines; what follows was not compared[/]"
+        yield Text(f"... {MOST_LINES} lines from the first difference on were compared", "dim")
+    yield from _same(ends)
 
 
-def _same(lines: Sequence[str]) -> Iterator[str]:
+def _shared_ends(one: Sequence[str], other: Sequence[str]) -> tuple[int, int]:
+    """How many of the first and of the last items are equal, none counted twice."""
+    most = min(len(one), len(other))
+    lead = next((at for at in range(most) if one[at] != other[at]), most)
+    return lead, next((at for at in range(most - lead) if one[-1 - at] != other[-1 - at]), most - lead)
+
+
+def _same(lines: Sequence[str]) -> Iterator[Text]:
     if len(lines) > 2 * CONTEXT + 1:
         yield from _same(lines[:CONTEXT])
-        yield f"[dim]  ... {len(lines) - 2 * CONTEXT:,} equal lines[/]"
+        yield Text(f"  ... {len(lines) - 2 * CONTEXT:,} equal lines", "dim")
         lines = lines[-CONTEXT:]
-    yield from (f"[dim]  {_shown(line)}[/]" for line in lines)
+    yield from (Text(f"  {_shown(line)}", "dim") for line in lines)
 
 
-def _changed(one: str | None, other: str | None) -> Iterator[str]:
+def _changed(one: str | None, other: str | None) -> Iterator[Text]:
     """A line that became another: word by word where they have much in common, else the one and the other."""
     if one is not None and other is not None:
-        old, new = _WORD.findall(one[:MOST_CHARACTERS]), _WORD.findall(other[:MOST_CHARACTERS])
+        old, new = _WORD.findall(one), _WORD.findall(other)
+        lead, tail = _shared_ends(old, new)
+        first, last = max(0, lead - NEARBY), max(0, tail - NEARBY)
+        old, new = old[first : len(old) - last], new[first : len(new) - last]
         match = SequenceMatcher(None, old[:MOST_WORDS], new[:MOST_WORDS], autojunk=False)
-        if match.ratio() > 0.5:
-            yield "~ " + "".join(_words(match, old, new))
+        if first or last or match.ratio() > 0.5:
+            yield Text.assemble("~ ", "... " * bool(first), *_words(match, old, new), " ..." * bool(last))
             if max(len(old), len(new)) > MOST_WORDS:
-                yield f"[dim]  ... of this line {MOST_WORDS} words were compared[/]"
+                yield Text(f"  ... {MOST_WORDS} words of this line were compared", "dim")
             return
     if one is not None:
-        yield f"[red]- {_shown(one)}[/]"
+        yield Text(f"- {_shown(one)}", "red")
     if other is not None:
-        yield f"[green]+ {_shown(other)}[/]"
+        yield Text(f"+ {_shown(other)}", "green")
 
 
-def _words(match: SequenceMatcher[str], old: Sequence[str], new: Sequence[str]) -> Iterator[str]:
+def _words(match: SequenceMatcher[str], old: Sequence[str], new: Sequence[str]) -> Iterator[tuple[str, str]]:
     for kind, i, j, k, m in match.get_opcodes():
         if kind == "equal":
-            yield _shown("".join(old[i:j]))
+            yield _shown("".join(old[i:j])), ""
             continue
         if j > i:
-            yield f"[red]{_shown('[-' + ''.join(old[i:j]) + '-]')}[/]"
+            yield f"[-{_shown(''.join(old[i:j]))}-]", "red"
         if m > k:
-            yield f"[green]{_shown('{+' + ''.join(new[k:m]) + '+}')}[/]"
+            yield f"{{+{_shown(''.join(new[k:m]))}+}}", "green"
 
 
 def _shown(line: str) -> str:
-    return console.safe(line[:MOST_CHARACTERS].replace("\t", " ") + ("..." if len(line) > MOST_CHARACTERS else ""))
+    # The lines are no markup, so that nothing in them needs an escape but control characters.
+    cut = line[:MOST_CHARACTERS].replace("\t", " ") + ("..." if len(line) > MOST_CHARACTERS else "")
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in cut)
 
 
-def show_difference(cluster: Cluster, pair: tuple[Row, Row], texts: Texts) -> bool:
+def show_difference(cluster: Cluster, pair: tuple[Row, Row], texts: TextFinder) -> bool:
     """Print how the second text differs from the first; False where one of them cannot be had, which is said."""
     try:
         old, new = (texts.of(row) for row in pair)
@@ -324,7 +344,8 @@ def show_difference(cluster: Cluster, pair: tuple[Row, Row], texts: Texts) -> bo
     out = console.console
     out.print()
     for sign, row in zip("-+", pair, strict=True):
-        out.print(f"[bold]{sign} {_named(row['doc_id'], cluster)} {console.safe(row['url'])}[/] ({row['decision']})")
+        named = f"{sign} {_named(row['doc_id'], cluster)} ({row['decision']}) {console.safe(row['url'])}"
+        out.print(named, style="bold", soft_wrap=True)
         if row["decision"] != KEPT and (gone := _removed(row)):
             out.print(f"  {gone:,} lines that many documents share were taken out of it before it was compared")
     if old == new:
@@ -378,5 +399,5 @@ def answer(
         shown |= cluster.number.keys()
         show(cluster, recipe)
         if wanted is not None and len(cluster.rows) > 1:
-            failed += not show_difference(cluster, pair_of(cluster, row, wanted), Texts(output, recipe, inputs))
+            failed += not show_difference(cluster, pair_of(cluster, row, wanted), TextFinder(output, recipe, inputs))
     return 1 if failed else 0

@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.text import Text
 
 from dots_data import cli
 from dots_data.duplicates import decided, difference
@@ -80,9 +79,10 @@ def test_the_cluster_is_the_same_whoever_is_asked_for(
     assert "4 documents; 2 kept" in said
     assert all(f"https://{name}.example/" in said for name in "abcd")
     assert "https://e.example/" not in said
-    assert "#2 stayed: it is near to #3, of which none was kept" in said
-    assert "#3 went, #1 stayed: longest, 130 characters against 100" in said
-    assert "#4 went, #2 stayed: not longest: equal; earliest, 2024-03-01 against no date" in said
+    assert "kept; comes after #3, but a dropped one drops no one" in said
+    assert "near to #1, similarity 0.9000; that one stayed: longest, 130 characters against 100" in said
+    assert "also near to #2 0.8500" in said
+    assert "same text as #2; that one stayed: not longest: equal; earliest, 2024-03-01 against no date" in said
 
 
 def test_a_cluster_is_cut_where_it_grows_long(output: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -145,7 +145,7 @@ def test_the_value_that_decided(preferences: Any, words: str) -> None:
 
 
 def plain(old: str, new: str) -> list[str]:
-    return [Text.from_markup(line).plain for line in difference(old, new)]
+    return [line.plain for line in difference(old, new)]
 
 
 @pytest.mark.parametrize(
@@ -155,6 +155,8 @@ def plain(old: str, new: str) -> list[str]:
         ("", "x", ["- ", "+ x"]),
         ("a b c d", "a b x d", ["~ a b [-c-]{+x+} d"]),
         ("夜里河水冲破沙丘", "夜里河水漫过沙丘", ["~ 夜里河水[-冲破-]{+漫过+}沙丘"]),
+        (f"{'so ' * 50}x", f"{'so ' * 50}y", ["~ ... " + "so " * 20 + "[-x-]{+y+}"]),
+        (f"{'so ' * 999}x it ends", f"{'so ' * 999}it ends", ["~ ... " + "so " * 20 + "[-x -]it ends"]),
         ("same\nquite another line", "same\n3 4 5", ["  same", "- quite another line", "+ 3 4 5"]),
         ("\n".join("abcdefgh"), "\n".join("abcdefgh"), ["  a", "  b", "  ... 4 equal lines", "  g", "  h"]),
         (
