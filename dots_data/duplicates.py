@@ -222,10 +222,11 @@ class TextFinder:
 
     def of(self, row: Row) -> str:
         """The text of a ledger row. Raises InputError where it cannot be had; the message says what to do."""
-        if row["decision"] == KEPT:
-            same = pc.field("doc_id").isin([row["doc_id"]])
-            found = ds.dataset(self.output / "documents", format="parquet").to_table(columns=["text"], filter=same)
-            return str(found.column("text")[0].as_py())
+        # A record that was delivered twice has one id and one text, whichever of its rows is asked for.
+        same = pc.field("doc_id").isin([row["doc_id"]])
+        kept = ds.dataset(self.output / "documents", format="parquet").to_table(columns=["text"], filter=same)
+        if len(kept):
+            return str(kept.column("text")[0].as_py())
         text = self._extracted(row)
         # As the rules would have cleaned it, so that it can be compared with a document that was kept.
         return clean_and_measure(text, row["language"] or "", self.recipe.rules).text

@@ -159,6 +159,7 @@ def plain(old: str, new: str) -> list[str]:
         (f"{'so ' * 999}x it ends", f"{'so ' * 999}it ends", ["~ ... " + "so " * 20 + "[-x -]it ends"]),
         ("same\nquite another line", "same\n3 4 5", ["  same", "- quite another line", "+ 3 4 5"]),
         ("\n".join("abcdefgh"), "\n".join("abcdefgh"), ["  a", "  b", "  ... 4 equal lines", "  g", "  h"]),
+        ("so be it\\\\\\", "so be me\\\\\\", ["~ so be [-it-]{+me+}\\\\\\"]),
         (
             "[bold]x[/bold]\x1b[0m y z",
             "[bold]x[/bold]\x1b[0m y q",
