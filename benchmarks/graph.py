@@ -90,13 +90,17 @@ def work(folder: Path, edges: int, memory: str) -> None:
 
 
 def resident_bytes(pid: int) -> int:
-    """Memory of a process and all below it, pages that they share counted in each."""
-    total = 0
+    """Memory of a process and all below it, pages that they share counted in each.
+
+    Java starts a program by a child that for a moment runs in Java's own memory: that is counted once.
+    """
+    found: dict[int, tuple[int, str, int]] = {}
     with contextlib.suppress(psutil.Error):
         for process in [(root := psutil.Process(pid)), *root.children(recursive=True)]:
             with contextlib.suppress(psutil.Error):
-                total += process.memory_info().rss
-    return total
+                found[process.pid] = process.ppid(), process.exe(), process.memory_info().rss
+    above = {pid: found.get(parent, (0, "", 0))[1] for pid, (parent, _, _) in found.items()}
+    return sum(rss for pid, (_, exe, rss) in found.items() if not (exe.endswith("/java") and above[pid] == exe))
 
 
 def watched(arguments: list[str], until: Callable[[], bool] = lambda: False) -> tuple[int, bool]:
