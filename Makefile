@@ -3,7 +3,7 @@ PYTHON_RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo crawl-clean tokenize pretrain test check
-.PHONY: bench bench-extraction bench-rules bench-savings bench-urls clean
+.PHONY: bench bench-extraction bench-graph bench-rules bench-savings bench-urls clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -43,6 +43,9 @@ PEER_OF_EXTRACTION := 'datatrove[io]==0.10.1' 'trafilatura<1.12' warcio faust-cc
 bench-extraction: setup ## the extractors side by side: quality on held-out sites, pages a CPU second
 	-@infra/peer.sh datatrove-extraction $(PEER_OF_EXTRACTION)
 	@$(PYTHON_RUN) -m benchmarks.extraction
+
+bench-graph: setup ## components and survivors of 10 million edges, killed twice: right, and how much memory
+	@$(PYTHON_RUN) -m benchmarks.graph $(if $(EDGES),--edges $(EDGES))
 
 bench: setup ## side-by-side measurements -> benchmarks/results/
 	@$(PYTHON_RUN) -m benchmarks

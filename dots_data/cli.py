@@ -19,6 +19,7 @@ DESCRIPTION = """Questions about pages, a crawl and its tokens.
 
   dots extract page.html                    the main text of a page; --scores: every line with its score
   dots explain URL --output build/crawl     why a page was kept or dropped, step by step
+  dots duplicates URL --diff                the near-duplicates and copies of a page, who stays and why, and a diff
   dots judge --recipe new.yaml              what other thresholds would have kept and dropped, from the ledger alone
   dots sites                                the hosts with most text, for hand cleaning
   dots index build/index                    what a living index holds; --export: its documents of all dumps
@@ -90,6 +91,39 @@ def explain(options: argparse.Namespace) -> int:
     for row in rows:
         explain_record(row, others, summary)
     return 0
+
+
+DUPLICATES = """The cluster of a document: all that hang together with it by equal normalised text or by a
+verified similarity, each with what it went for, and the values by which the survivor was chosen.
+
+  dots duplicates https://example.org/page               its cluster, kept documents first, numbered
+  dots duplicates 3f...c1 --diff --input crawl/          how its text differs from its survivor's
+  dots duplicates 3f...c1 --diff 1 4 --input crawl/      how those of the members 1 and 4 differ
+
+Texts of dropped documents are extracted again from their WARC files, with the recipe of the run; --input says where
+these are. In a diff, - and [-so-] stand in the first text alone, + and {+so+} in the second alone.
+Exit codes: 0 answered, 1 unknown document or no text to compare, 2 the question cannot be put.
+"""
+
+
+def duplicates(options: argparse.Namespace) -> int:
+    """Print the cluster of a document, and how two of its texts differ."""
+    from dots_data import ledger
+    from dots_data.arguments import paths_in
+    from dots_data.duplicates import answer
+    from dots_data.recipe import Recipe
+    from dots_data.typed_yaml import build
+
+    if options.diff is not None and len(options.diff) not in (0, 2):
+        raise UsageError("--diff compares two members, or with none named the document and its survivor")
+    output = Path(options.output)
+    summary = _summary(output)
+    rows = ledger.find(output / "ledger", options.wanted)
+    if not rows:
+        console.fail(f"{options.wanted}: no such URL, record id or doc id among the records of {output}")
+        return 1
+    recipe = build(Recipe, summary["recipe"], f"{output}/summary.json: recipe")
+    return answer(output, rows, recipe, options.most, options.diff, paths_in(options.input))
 
 
 def judge(options: argparse.Namespace) -> int:
@@ -218,6 +252,19 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("wanted", metavar="URL|RECORD", help="a URL, a WARC record id or a doc id")
     command.add_argument("--output", default="build/crawl", help="output folder of crawl-clean (default: %(default)s)")
     command.set_defaults(run=explain)
+
+    command = commands.add_parser(
+        "duplicates",
+        help="a document's near-duplicates and copies, who stays and why, and how two texts differ",
+        description=DUPLICATES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("wanted", metavar="URL|RECORD", help="a URL, a WARC record id or a doc id")
+    command.add_argument("--output", default="build/crawl", help="output folder of crawl-clean (default: %(default)s)")
+    command.add_argument("--diff", nargs="*", metavar="MEMBER", help="show how two texts differ; members by #, id, URL")
+    command.add_argument("--input", nargs="+", default=[], help="WARC files, folders or globs that the run read")
+    command.add_argument("--most", type=int, default=50, help="documents shown of a cluster (default: %(default)s)")
+    command.set_defaults(run=duplicates)
 
     command = commands.add_parser("judge", help="what another recipe would have decided, from the recorded measures")
     command.add_argument("--ledger", default="build/crawl", help="output folder of crawl-clean (default: %(default)s)")

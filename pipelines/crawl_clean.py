@@ -34,7 +34,7 @@ from dots_data.arguments import paths_in
 from dots_data.crawl.sites import Sites
 from dots_data.crawl.sources import InputError, Source, Unit, expand_dumps, fingerprint, units
 from dots_data.crawl.urls import UrlFilter
-from dots_data.dedup import identity, lines, minhash, survivors
+from dots_data.dedup import alarms, identity, lines, minhash, survivors
 from dots_data.dedup.index import KEYS, Earlier, Index, IndexFault, Run, run_name
 from dots_data.engines import spark as engine
 from dots_data.prepare import prepare_unit, unit_name, worker_preparation
@@ -268,6 +268,7 @@ def write(
             (damage for one in read for damage in one["damages"]), key=lambda d: (d["file"], d["offset"])
         ),
         "problems": ledger.problems(output / "ledger"),
+        "alarms": alarms.find_alarms(stages.spark.read.parquet(str(output / "ledger")), near, stages.inside("alarms")),
         "documents": parts,
         "ledger": ledger_parts,
     }
@@ -426,6 +427,8 @@ def report(summary: dict[str, Any], output: str) -> None:
         console.console.print(f"... and {len(summary['unreadable']) - 20} more in {output}/summary.json")
     for problem, pages in summary["problems"].items():
         console.console.print(f"damaged but read: {pages:,} pages: {console.safe(problem)}")
+    for alarm in summary["alarms"]:
+        console.console.print(alarms.words(alarm), style="bold yellow")
     console.console.print(f"documents: {output}/documents/   ledger: {output}/ledger/   summary: {output}/summary.json")
     console.console.print(f"why a page was dropped: {console.program('dots')} explain URL --output {output}")
 

@@ -30,7 +30,7 @@ from dots_data.crawl.records import (
 )
 from dots_data.crawl.sources import is_remote, open_source
 
-__all__ = ["Damage", "Page", "ReadLimits", "read_pages"]
+__all__ = ["Damage", "Page", "ReadLimits", "read_page", "read_pages"]
 
 _ZIP_MAGIC = b"PK\x03\x04"
 _ARC_START = b"filedesc:"
@@ -105,6 +105,31 @@ def read_pages(
     for item in _read(path, name, Share(*share), limits):
         if share[0] == 0 or isinstance(item, Page):
             yield item
+
+
+def read_page(path: str, warc_file: str, offset: int, index: int, limits: ReadLimits = ReadLimits()) -> Page | None:
+    """The response that `read_pages` gave as `warc_file`, `warc_offset` and `warc_index`, None where none lies there.
+
+    Only what lies from the offset on is read, except of an ARC or WACZ file, or one compressed with lz4 or zstd.
+    """
+    for item in _read_from(path, warc_file, offset, limits):
+        if (item.warc_file, item.warc_offset, item.warc_index) == (warc_file, offset, index):
+            return item
+        if item.warc_file == warc_file and item.warc_offset > offset:
+            break
+    return None
+
+
+def _read_from(path: str, warc_file: str, offset: int, limits: ReadLimits) -> Iterator[Page]:
+    with open_source(path) as file:
+        magic = file.read(512)
+        if magic.startswith(_ZIP_MAGIC) or _content_start(magic).startswith(_ARC_START):
+            items = read_pages(path, limits=limits, name=warc_file.partition("#")[0])
+            yield from (item for item in items if isinstance(item, Page))
+            return
+        for record in careful_records(file, magic, offset, warc_file, Share(0, 1), limits):
+            if isinstance(record, Record):
+                yield _page(record, warc_file, limits)
 
 
 def _read(path: str, name: str, share: Share, limits: ReadLimits) -> Iterator[Page | Damage]:

@@ -6,20 +6,30 @@ that the result is the same for any partitioning and any run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from itertools import count
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator, Mapping
+from functools import cache, reduce
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from dots_data.dedup import components
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-    from dots_data.engines.spark import Checkpoint
+    from dots_data.engines.spark import Batches, Checkpoint
+
+I64 = NDArray[np.int64]
 
 Preference = Literal["longest", "shortest", "earliest", "latest"]
 
-# Rounds settle what is many and shallow; a long chain is thin, and is settled whole where it fits one machine.
+# Rounds settle what is many and shallow; what is deep is settled by component.
 SPARK_ROUNDS = 8
-LOCAL_EDGES = 2_000_000
+CIRCLE = "near-duplicates cannot be settled: each of them comes after another"
+
+_LOSER = pa.schema([("loser", pa.int64())])
 
 
 def order_key(
@@ -88,45 +98,41 @@ def choose(edges: Mapping[str, Mapping[str, float]]) -> dict[str, tuple[str, flo
 
 
 def choose_in_spark(edges: DataFrame, checkpoint: Checkpoint) -> DataFrame:
-    """Settle all documents of the graph in rounds; columns `doc_id`, `duplicate_of`, `similarity` of those dropped.
+    """Settle all documents of the graph; columns `doc_id`, `duplicate_of`, `similarity` of those dropped.
 
     `edges` has the columns `loser`, `winner`, `similarity`. In a round, a winner that loses no open comparison is
     kept, whoever loses to it is dropped, and the edges of the dropped are closed: a dropped document drops no
-    one. `checkpoint(name, frame)` materialises a round's table and reads it back. After SPARK_ROUNDS rounds, what
-    is still open is settled by `choose`, once it is no more than LOCAL_EDGES.
+    one. What is still open after SPARK_ROUNDS rounds is divided into its connected components, and a task
+    settles whole components, one after another. `checkpoint(name, frame)` commits a table and reads it back.
 
     Raises:
-        RuntimeError: the edges go round in a circle, which an order never does.
+        RuntimeError: the edges go round in a circle, which an order never does; or `components.unique_salt`. A
+            circle that is found in a task comes as Spark's exception with the same words.
     """
     from pyspark.sql import functions as F
 
-    open_edges = edges.select("loser", "winner")
-    dropped = edges.select(F.col("loser").alias("doc_id")).limit(0)
-    for number in count(1):
+    pairs = edges.select("loser", "winner")
+    salt = components.unique_salt(pairs, checkpoint)
+    keyed = pairs.select(*(components.key_of(end, salt).alias(end) for end in pairs.columns))
+    open_edges, settled = checkpoint("open-0", keyed), []
+    for number in range(1, SPARK_ROUNDS + 1):
         if open_edges.isEmpty():
             break
-        if number > SPARK_ROUNDS and open_edges.count() <= LOCAL_EDGES:
-            dropped = dropped.union(_settled_here(open_edges))
-            break
-        free = (
-            open_edges.select("winner")
-            .distinct()
-            .join(open_edges.select(F.col("loser").alias("winner")).distinct(), "winner", "left_anti")
-        )
-        now = open_edges.join(free, "winner", "left_semi").select(F.col("loser").alias("doc_id")).distinct()
-        now = checkpoint(f"dropped-{number}", now)
+        now = checkpoint(f"dropped-{number}", _beaten(open_edges))
         if now.isEmpty():
-            raise RuntimeError("near-duplicates cannot be settled: each of them comes after another")
+            raise RuntimeError(CIRCLE)
         open_edges = checkpoint(
             f"open-{number}",
-            open_edges.join(now.withColumnRenamed("doc_id", "loser"), "loser", "left_anti").join(
-                now.withColumnRenamed("doc_id", "winner"), "winner", "left_anti"
-            ),
+            open_edges.join(now.toDF("loser"), "loser", "left_anti").join(now.toDF("winner"), "winner", "left_anti"),
         )
-        dropped = dropped.union(now)
+        settled.append(now)
+    if not open_edges.isEmpty():
+        settled.append(checkpoint("dropped-by-component", _settled_by_component(open_edges, checkpoint)))
+    dropped = reduce(lambda some, more: some.union(more), settled, keyed.select("loser").limit(0)).toDF("key")
     nearest = F.min(F.struct((-F.col("similarity")).alias("distance"), F.col("winner")))
     return (
-        edges.join(dropped.withColumnRenamed("doc_id", "winner"), "winner", "left_anti")
+        edges.withColumn("key", components.key_of("winner", salt))
+        .join(dropped, "key", "left_anti")
         .groupBy(F.col("loser").alias("doc_id"))
         .agg(nearest.alias("nearest"))
         .select(
@@ -137,9 +143,105 @@ def choose_in_spark(edges: DataFrame, checkpoint: Checkpoint) -> DataFrame:
     )
 
 
-def _settled_here(open_edges: DataFrame) -> DataFrame:
-    """The documents (`doc_id`) that `choose` drops of a small graph. Similarities play no part in who is dropped."""
-    graph: dict[str, dict[str, float]] = {}
-    for loser, winner in open_edges.select("loser", "winner").toLocalIterator():
-        graph.setdefault(loser, {})[winner] = 1.0
-    return open_edges.sparkSession.createDataFrame([(loser,) for loser in choose(graph)], "doc_id string")
+def _beaten(open_edges: DataFrame) -> DataFrame:
+    """The `loser` of each edge whose winner loses none."""
+    from pyspark.sql import functions as F
+
+    ends = open_edges.selectExpr("loser AS winner", "true AS loses").union(
+        open_edges.selectExpr("winner", "false AS loses")
+    )
+    free = ends.groupBy("winner").agg(F.max("loses").alias("loses")).where("NOT loses")
+    return open_edges.join(free, "winner", "left_semi").select("loser").distinct()
+
+
+def _settled_by_component(open_edges: DataFrame, checkpoint: Checkpoint) -> DataFrame:
+    """The `loser` of each edge whom `choose` drops; the edges of a component are in one task, in one piece.
+
+    Components are packed by ranges of their labels with about as many edges each, as a sample has them: a giant has a
+    task to itself, and which ones it is packed with plays no part in the result.
+    """
+    from dots_data.engines.spark import map_batches
+
+    def settle(batches: Batches) -> Batches:
+        for loser, winner in whole_components(batches):
+            yield pa.record_batch([pa.array(settle_whole(loser, winner))], schema=_LOSER)
+
+    labels = components.contract(
+        open_edges.select("loser", "winner"), lambda name, frame: checkpoint(f"components-{name}", frame)
+    )
+    labelled = checkpoint("labelled", open_edges.join(labels.withColumnRenamed("vertex", "loser"), "loser"))
+    tasks = int(open_edges.sparkSession.conf.get("spark.sql.shuffle.partitions") or 1)
+    packed = labelled.repartitionByRange(tasks, "component").sortWithinPartitions("component")
+    return map_batches(packed.select("component", "loser", "winner"), settle, _LOSER)
+
+
+def whole_components(batches: Batches, at_least: int = 1 << 16) -> Iterator[tuple[I64, I64]]:
+    """Losers and winners, [edges] each, of whole components at a time, with `at_least` so many edges but at the end.
+
+    `batches` (component, loser, winner) stand in the order of the components.
+    """
+    held: list[I64] = []
+    rows, last = 0, None
+    for batch in batches:
+        block = np.stack([column.to_numpy() for column in batch.columns])
+        cut = int(np.searchsorted(block[0], block[0, -1]))
+        if rows + cut >= at_least and (cut or block[0, 0] != last):
+            whole = np.concatenate([*held, block[:, :cut]], axis=1)
+            yield whole[1], whole[2]
+            held, rows, block = [], 0, block[:, cut:]
+        held.append(block)
+        rows, last = rows + block.shape[1], block[0, -1]
+    if held:
+        whole = np.concatenate(held, axis=1)
+        yield whole[1], whole[2]
+
+
+def settle_whole(loser: I64, winner: I64) -> I64:
+    """The vertices that `choose` drops, of edges [edges] from loser to winner: similarities play no part in that.
+
+    Time and memory are linear in the edges, but for the sort that numbers the vertices.
+
+    Raises:
+        RuntimeError: the edges go round in a circle.
+    """
+    names, numbers = np.unique(np.concatenate([loser, winner]), return_inverse=True)
+    losers, winners = numbers[: len(loser)], numbers[len(loser) :]
+    starts = np.concatenate([[0], np.cumsum(np.bincount(winners, minlength=len(names)))])
+    below = losers[np.argsort(winners, kind="stable")]
+    ahead = np.bincount(losers, minlength=len(names))
+    dropped, reached = _front_to_back()(starts, below, ahead)
+    if reached < len(names):
+        raise RuntimeError(CIRCLE)
+    settled: I64 = names[dropped]
+    return settled
+
+
+@cache
+def _front_to_back() -> Any:
+    """Vertices are settled once all ahead of them are; compiled, since a chain is as many steps as it is long."""
+    import numba
+
+    @numba.njit(cache=True, nogil=True)
+    def settle(starts: I64, below: I64, ahead: I64) -> Any:
+        dropped = np.zeros(len(ahead), np.bool_)
+        ready = np.empty(len(ahead), np.int64)
+        found = 0
+        for vertex in range(len(ahead)):
+            if ahead[vertex] == 0:
+                ready[found] = vertex
+                found += 1
+        reached = 0
+        while reached < found:
+            vertex = ready[reached]
+            reached += 1
+            for at in range(starts[vertex], starts[vertex + 1]):
+                loser = below[at]
+                if not dropped[vertex]:
+                    dropped[loser] = True
+                ahead[loser] -= 1
+                if ahead[loser] == 0:
+                    ready[found] = loser
+                    found += 1
+        return dropped, reached
+
+    return settle

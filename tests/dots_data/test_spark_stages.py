@@ -81,7 +81,7 @@ def random_graph(rng: random.Random, nodes: int, edges: int) -> dict[str, dict[s
     return graph
 
 
-@pytest.mark.parametrize("rounds", [1, survivors.SPARK_ROUNDS])
+@pytest.mark.parametrize("rounds", [0, 1, survivors.SPARK_ROUNDS])
 def test_survivors_on_spark_equal_the_reference(
     spark: SparkSession, stages: engine.Stages, monkeypatch: pytest.MonkeyPatch, rounds: int
 ) -> None:
@@ -97,10 +97,16 @@ def test_survivors_on_spark_equal_the_reference(
     assert {row["doc_id"]: (row["duplicate_of"], row["similarity"]) for row in found} == survivors.choose(graph)
 
 
-def test_a_circle_is_an_error_and_no_endless_run(spark: SparkSession, stages: engine.Stages) -> None:
+def test_a_circle_is_an_error_and_no_endless_run(
+    spark: SparkSession, stages: engine.Stages, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = [{"loser": "a", "winner": "b", "similarity": 1.0}, {"loser": "b", "winner": "a", "similarity": 1.0}]
     with pytest.raises(RuntimeError, match="cannot be settled"):
         survivors.choose_in_spark(frame(spark, rows), stages.inside("fuzzy"))
+    # Where a task finds it, the task's words come through.
+    monkeypatch.setattr(survivors, "SPARK_ROUNDS", 0)
+    with pytest.raises(Exception, match="cannot be settled"):
+        survivors.choose_in_spark(frame(spark, rows), stages.inside("again"))
 
 
 def test_batches_end_where_their_texts_grow_long(monkeypatch: pytest.MonkeyPatch) -> None:

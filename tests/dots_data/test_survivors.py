@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dots_data.dedup.survivors import choose, order_key
+from dots_data.dedup.survivors import choose, order_key, settle_whole, whole_components
 
 
 @pytest.mark.parametrize(
@@ -71,3 +73,34 @@ def test_every_dropped_document_has_a_kept_neighbour_and_kept_ones_are_independe
     for loser, winners in edges.items():
         if loser not in dropped:
             assert all(winner in dropped for winner in winners)
+
+
+@given(graphs)
+def test_whole_components_are_settled_as_by_the_reference(pairs: dict[tuple[int, int], float]) -> None:
+    ends = np.array([sorted(pair, reverse=True) for pair in pairs], np.int64).reshape(-1, 2)
+    dropped = choose(as_edges(pairs))
+    assert [f"{vertex:02d}" for vertex in settle_whole(ends[:, 0], ends[:, 1])] == sorted(dropped)
+
+
+def test_a_chain_of_any_length_is_settled() -> None:
+    chain = np.arange(1_000_000)
+    assert np.array_equal(settle_whole(chain[1:], chain[:-1]), chain[1::2])
+
+
+def test_a_circle_in_a_component_is_an_error() -> None:
+    with pytest.raises(RuntimeError, match="cannot be settled"):
+        settle_whole(np.array([1, 2, 3, 9]), np.array([2, 3, 1, 8]))
+
+
+@given(st.lists(st.integers(1, 9), max_size=30), st.integers(1, 12), st.integers(1, 20))
+def test_no_component_is_divided(sizes: list[int], rows_a_batch: int, at_least: int) -> None:
+    table = np.array([(label, row, row) for label, size in enumerate(sizes) for row in range(size)]).reshape(-1, 3)
+    batches = [
+        pa.record_batch(list(map(pa.array, table[at : at + rows_a_batch].T)), names=["component", "loser", "winner"])
+        for at in range(0, len(table), rows_a_batch)
+    ]
+    parts = list(whole_components(batches, at_least))
+    assert [row for loser, _ in parts for row in loser] == [row for size in sizes for row in range(size)]
+    # Each begins with the first row of a component; all but the last are large enough, and none much larger.
+    assert all(loser[0] == 0 for loser, _ in parts)
+    assert all(at_least <= len(loser) < at_least + rows_a_batch + 9 for loser, _ in parts[:-1])

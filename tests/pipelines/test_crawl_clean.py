@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ import yaml
 from dots_data import ledger, score, what_if
 from dots_data.crawl.sample import write_sample
 from dots_data.crawl.sources import expand, fingerprint
+from dots_data.crawl.warc import read_page
 from dots_data.engines import spark as engine
 from dots_data.recipe import Job, load_job
 from dots_data.schema import DOCUMENT, LEDGER
@@ -418,6 +420,37 @@ def test_explain_tells_the_fate(cleaned: tuple[Path, dict[str, Any]], capfd: pyt
         assert stage != "fuzzy" or row["duplicate_of"] in said
     assert cli.main(["explain", "https://nowhere.example/", "--output", str(output)]) == 1
     assert cli.main(["explain", "x", "--output", str(output / "none")]) == 2
+
+
+def test_duplicates_shows_clusters_and_texts(
+    cleaned: tuple[Path, dict[str, Any]], crawl: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from dots_data import cli
+
+    output, _ = cleaned
+    ledger = pq.read_table(output / "ledger").to_pylist()
+    rows = {row["doc_id"]: row for row in ledger}
+    delivered = Counter(row["doc_id"] for row in ledger)
+    for stage, said_of in (("fuzzy", "near to #"), ("identity", "same text as #")):
+        row = next(one for one in ledger if one["stage"] == stage and delivered[one["doc_id"]] == 1)
+        command = ["duplicates", row["doc_id"], "--output", str(output), "--diff"]
+        assert cli.main([*command, "--input", str(crawl)]) == 0
+        said = capfd.readouterr().out
+        assert row["url"] in said and rows[row["duplicate_of"]]["url"] in said
+        assert said_of in said and (stage == "identity" or f"similarity {row['similarity']:.4f}" in said)
+        assert "the texts are equal" in said or "[-" in said or "\n- " in said or "\n+ " in said
+        assert cli.main(command) == 1
+        told = capfd.readouterr()
+        assert row["url"] in told.out and row["warc_file"] in told.err
+
+
+def test_a_page_is_read_again_from_its_place(cleaned: tuple[Path, dict[str, Any]], crawl: Path) -> None:
+    rows = [row for row in pq.read_table(cleaned[0] / "ledger").to_pylist() if row["warc_file"] != "endless.warc"]
+    for row in [*rows[::40], *(row for row in rows if row["warc_index"])]:
+        place = row["warc_file"], row["warc_offset"], row["warc_index"]
+        page = read_page(str(crawl / row["warc_file"]), *place)
+        assert page is not None and (page.record_id, page.url) == (row["record_id"], row["url"])
+        assert read_page(str(crawl / row["warc_file"]), place[0], place[1], 99) is None
 
 
 def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
