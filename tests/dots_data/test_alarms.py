@@ -25,7 +25,14 @@ def row(doc_id: str, host: str, **changes: Any) -> dict[str, Any]:
     return {
         **dict.fromkeys(LEDGER.names),
         **{"doc_id": doc_id, "record_id": doc_id, "url": f"https://{host}/{doc_id}", "warc_file": "a.warc"},
-        **{"warc_offset": 0, "warc_index": 0, "date": "", "decision": "kept", "text_md5": f"md5 of {doc_id}"},
+        **{
+            "warc_offset": 0,
+            "warc_index": 0,
+            "date": "",
+            "dump": "",
+            "decision": "kept",
+            "text_md5": f"md5 of {doc_id}",
+        },
         **changes,
     }
 

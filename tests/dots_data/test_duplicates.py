@@ -25,7 +25,14 @@ def ledger_row(name: str, **changes: Any) -> dict[str, Any]:
     return {
         **dict.fromkeys(LEDGER.names),
         **{"doc_id": name * 32, "record_id": f"<urn:uuid:{name}>", "url": f"https://{name}.example/"},
-        **{"warc_file": "gone.warc.gz", "warc_offset": 7, "warc_index": 0, "date": "2024-01-01", "decision": "kept"},
+        **{
+            "warc_file": "gone.warc.gz",
+            "warc_offset": 7,
+            "warc_index": 0,
+            "date": "2024-01-01",
+            "dump": "",
+            "decision": "kept",
+        },
         **{"text_md5": f"md5 of {name}", "language": "en", "measures": [("extraction.characters", 100.0)]},
         **changes,
     }
@@ -52,7 +59,7 @@ PAIRS = [("b", "a", 0.9), ("c", "b", 0.85), ("e", "a", 0.99)]
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
     documents = [
-        {**{name: row[name] for name in DOCUMENT.names[:7]}, "text": KEPT_TEXT, "language": "en", "language_score": 1.0}
+        {**{name: row[name] for name in DOCUMENT.names[:8]}, "text": KEPT_TEXT, "language": "en", "language_score": 1.0}
         for row in ROWS
         if row["decision"] == "kept"
     ]

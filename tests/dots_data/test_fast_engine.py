@@ -88,11 +88,6 @@ def page(sentence: str, language: str, title: str) -> str:
         ("\0", []),
     ],
 )
-def test_readings_of_characters_are_not_text() -> None:
-    html = "<p><ruby>漢<rp>(</rp><rt>かん</rt><rp>)</rp></ruby><ruby>字<rt>じ</rt></ruby>である。"
-    assert fast.texts(scan_html(fast.parse(html))) == ["漢字である。"]
-
-
 def test_lines(html: str, lines: list[str]) -> None:
     assert everything(html).split("\n") == (lines or [""])
 
@@ -330,3 +325,8 @@ def test_doubt() -> None:
     units = scanned(f"<p>{ARTICLE}</p><p>{ARTICLE}</p>")
     assert cascade_engine.doubt(units, np.array([1, 0], np.float32)) == 0
     assert cascade_engine.doubt(units, np.array([0.5, 0.5], np.float32)) == pytest.approx(1)
+
+
+def test_readings_of_characters_are_not_text() -> None:
+    html = "<p><ruby>漢<rp>(</rp><rt>かん</rt><rp>)</rp></ruby><ruby>字<rt>じ</rt></ruby>である。"
+    assert fast.texts(scan_html(fast.parse(html))) == ["漢字である。"]

@@ -88,7 +88,9 @@ def test_version_and_model_are_part_of_a_run(tmp_path: Path, monkeypatch: pytest
     hashes = [recipe.assets_hash(), recipe.assets_hash()]
     fitted = model.load()
     for threshold in (fitted.limits.threshold, fitted.limits.threshold + 0.1):
-        model.save(tmp_path / "fast_model.npz", model.Model(fitted.weights, model.Limits(threshold, 0.4)))
+        model.save(
+            tmp_path / "fast_model.npz", model.Model(fitted.weights, fitted.limits._replace(threshold=threshold))
+        )
         monkeypatch.setattr(recipe_module, "FAST_MODEL", tmp_path / "fast_model.npz")
         hashes.append(recipe.assets_hash())
     monkeypatch.setattr(recipe_module, "__version__", "99.0")

@@ -203,7 +203,7 @@ def test_hosts_by_their_share() -> None:
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    base = {**dict.fromkeys(LEDGER.names), "warc_offset": 0, "warc_index": 0, "date": "", "warc_file": "f"}
+    base = {**dict.fromkeys(LEDGER.names), "warc_offset": 0, "warc_index": 0, "date": "", "dump": "", "warc_file": "f"}
     rows = [
         {
             **base,

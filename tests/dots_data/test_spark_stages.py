@@ -36,7 +36,7 @@ def frame(spark: SparkSession, rows: list[dict[str, Any]], partitions: int = 3) 
 
 def key_row(doc_id: str, text: str, date: str = "2024-01-01", index: int = 0) -> dict[str, Any]:
     md5 = identity.text_md5(text)
-    place = {"warc_file": "a.warc", "warc_offset": 0, "warc_index": index}
+    place = {"warc_file": "a.warc", "warc_offset": 0, "warc_index": index, "dump": ""}
     return {"doc_id": doc_id, **place, "date": date, "length": len(text), "text_md5": md5}
 
 
@@ -60,8 +60,8 @@ def test_a_record_delivered_twice_leaves_one(spark: SparkSession) -> None:
 
 def test_frequent_lines_keep_their_first_occurrences(spark: SparkSession, stages: engine.Stages) -> None:
     shared = "Read more in our archive."
-    rows = [{"doc_id": f"{n:03d}", "text": f"own text {n}\nmore of {n}\n{shared}"} for n in range(12)]
-    rows.append({"doc_id": "lone", "text": "nothing shared\n  with anyone "})
+    rows = [{"doc_id": f"{n:03d}", "dump": "", "text": f"own text {n}\nmore of {n}\n{shared}"} for n in range(12)]
+    rows.append({"doc_id": "lone", "dump": "", "text": "nothing shared\n  with anyone "})
     found = lines.find_shortened(frame(spark, rows), LinesConfig(max_occurrences=4), stages.inside("lines")).collect()
     assert {row["doc_id"] for row in found} == {f"{n:03d}" for n in range(4, 12)}
     assert all(row["text"] == f"own text {int(row['doc_id'])}\nmore of {int(row['doc_id'])}" for row in found)
@@ -69,7 +69,7 @@ def test_frequent_lines_keep_their_first_occurrences(spark: SparkSession, stages
 
 
 def test_a_line_seen_just_as_often_as_allowed_stays(spark: SparkSession, stages: engine.Stages) -> None:
-    rows = [{"doc_id": f"{n}", "text": "same line"} for n in range(4)]
+    rows = [{"doc_id": f"{n}", "dump": "", "text": "same line"} for n in range(4)]
     assert not lines.find_shortened(frame(spark, rows), LinesConfig(max_occurrences=4), stages.inside("x")).count()
 
 
@@ -130,7 +130,7 @@ def near_copies(rng: random.Random) -> list[tuple[str, str]]:
 
 def test_fuzzy_on_spark_equals_the_reference(spark: SparkSession, stages: engine.Stages) -> None:
     texts, config = near_copies(random.Random(11)), FuzzyConfig()
-    rows = [{"doc_id": doc_id, "date": "", "text": text, "language": "en"} for doc_id, text in texts]
+    rows = [{"doc_id": doc_id, "dump": "", "date": "", "text": text, "language": "en"} for doc_id, text in texts]
     documents, checkpoint = frame(spark, rows), stages.inside("fuzzy")
     pairs = minhash.candidate_pairs(checkpoint("bands", minhash.sign(documents, config)), config)
     edges = checkpoint("edges", minhash.verify_pairs(pairs, documents, config))

@@ -66,7 +66,14 @@ def test_a_set_that_was_off_was_not_measured() -> None:
 
 def row(doc_id: str, words: float, **values: Any) -> dict[str, Any]:
     kept: dict[str, Any] = dict.fromkeys(LEDGER.names)
-    where = {"record_id": doc_id, "url": f"https://a/{doc_id}", "warc_file": "f", "warc_offset": 0, "warc_index": 0}
+    where = {
+        "record_id": doc_id,
+        "url": f"https://a/{doc_id}",
+        "warc_file": "f",
+        "warc_offset": 0,
+        "warc_index": 0,
+        "dump": "",
+    }
     measures = {"gopher.words": words} if words else {}
     return {
         **kept,
