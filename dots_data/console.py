@@ -32,7 +32,9 @@ errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 def safe(value: object) -> str:
     """A string from outside, fit to be printed: no markup, no control characters."""
-    return escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(value)))
+    text = escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(value)))
+    # An odd number of backslashes at the end would take the tag after it for text.
+    return text + "\\" * ((len(text) - len(text.rstrip("\\"))) % 2)
 
 
 @dataclass

@@ -41,6 +41,8 @@ def explain_record(row: Mapping[str, Any], others: Mapping[str, Mapping[str, Any
                 f"  {role}: {console.safe(other['url'])} ({row[key]}, {other['decision']}), "
                 f"{console.safe(other['warc_file'])} at byte {other['warc_offset']:,}"
             )
+        elif row[key]:
+            out.print(f"  {role}: {row[key]}, a document of an earlier dump: `dots explain` it in that dump's output")
     recipe = build(Recipe, summary["recipe"], "summary.json: recipe")
     console.table("", ("step", "measured", "value", "must be", ""), list(lines(row, recipe)), left=2)
 

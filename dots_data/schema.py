@@ -87,6 +87,15 @@ LEDGER = pa.schema(
     ]
 )
 
+# One row a line that line deduplication took out of a document; `position` counts the lines of the extracted text.
+REMOVED_LINE = pa.schema(
+    [
+        pa.field("doc_id", pa.string(), nullable=False),
+        pa.field("position", pa.int32(), nullable=False),
+        pa.field("line", pa.string(), nullable=False),
+    ]
+)
+
 # One row a pair of near-duplicates: `doc_id` comes after `near_to` in the order in which survivors are chosen.
 NEAR = pa.schema(
     [

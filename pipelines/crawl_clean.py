@@ -6,6 +6,7 @@ What a run leaves in OUTPUT:
 
     documents/*.parquet   the kept documents: text, language, URL, WARC file and offset
     ledger/*.parquet      one row for every response record read: kept, dropped or quarantined, and why
+    lines/*.parquet       the lines that were taken out of documents, for many others have them
     near/*.parquet        the near-duplicates that were found, with their similarity (for `dots judge`)
     summary.json          the funnel, the seconds, what could not be read, the recipe; written last
 
@@ -40,7 +41,7 @@ from dots_data.engines import spark as engine
 from dots_data.prepare import prepare_unit, unit_name, worker_preparation
 from dots_data.recipe import Job, load_job
 from dots_data.rules.apply import judge_documents
-from dots_data.schema import DOCUMENT, DROPPED, LEDGER, NEAR, PLACE
+from dots_data.schema import DOCUMENT, DROPPED, LEDGER, NEAR, PLACE, REMOVED_LINE
 from dots_data.typed_yaml import ConfigError, to_mapping
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def with_new_text(documents: DataFrame, shortened: DataFrame) -> DataFrame:
     """The documents with the texts that line deduplication changed."""
     from pyspark.sql import functions as F
 
-    changed = shortened.withColumnRenamed("text", "shorter")
+    changed = shortened.drop("removed").withColumnRenamed("text", "shorter")
     return documents.join(changed, "doc_id", "left").withColumn("text", F.coalesce("shorter", "text")).drop("shorter")
 
 
@@ -230,13 +231,16 @@ def write(
     shortened: DataFrame,
     read: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """documents/, ledger/, near/ and, last of all, summary.json: an output without it does not exist."""
+    """documents/, ledger/, lines/, near/ and, last of all, summary.json: an output without it does not exist."""
     started = time.monotonic()
     marks = ledger.metadata(job.recipe.hash, stages.identity)
     near = stages.read("fuzzy.edges").selectExpr("loser AS doc_id", "winner AS near_to", "similarity")
 
-    def all_three() -> tuple[dict[str, int], dict[str, int]]:
+    gone = shortened.selectExpr("doc_id", "explode(removed) AS gone").select("doc_id", "gone.*")
+
+    def all_four() -> tuple[dict[str, int], dict[str, int]]:
         engine.write_parts(near, output / "near", ledger.with_metadata(NEAR, marks))
+        engine.write_parts(gone, output / "lines", ledger.with_metadata(REMOVED_LINE, marks))
         kept = engine.write_parts(documents, output / "documents", ledger.with_metadata(DOCUMENT, marks))
         return kept, engine.write_parts(rows, output / "ledger", ledger.with_metadata(LEDGER, marks))
 
@@ -244,7 +248,7 @@ def write(
     assert removed is not None
     tasks = engine.task_counter(stages.spark)
     whole = console.Done(0, 0, sum(one["pages"] for one in read), engine.going_on(stages.folder / "rules")[1])
-    parts, ledger_parts = console.watch("write", all_three, lambda: console.Done(*tasks()), whole)
+    parts, ledger_parts = console.watch("write", all_four, lambda: console.Done(*tasks()), whole)
     stages.seconds["write"] = time.monotonic() - started
     by_rule = ledger.counts(output / "ledger")
     records = sum(by_rule.values())
@@ -391,7 +395,7 @@ def _not_ours(output: Path) -> Path | None:
     """Something that stands where a run would write, in a folder that no run has marked as its own."""
     if any(engine.read_json(output / name) for name in ("summary.json", "work/job.json")):
         return None
-    places = (output / name for name in ("work", "documents", "ledger", "near"))
+    places = (output / name for name in ("work", "documents", "ledger", "lines", "near"))
     return next((place for place in places if place.exists() and not _is_empty(place)), None)
 
 

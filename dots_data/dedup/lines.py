@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import xxhash
@@ -24,7 +24,14 @@ STAGE = "lines"
 OCCURRENCE = pa.schema(
     [("line", pa.binary()), ("dump", pa.string()), ("doc_id", pa.string()), ("position", pa.int32())]
 )
-SHORTENED = pa.schema([("doc_id", pa.string()), ("text", pa.string()), ("lines_removed", pa.int32())])
+SHORTENED = pa.schema(
+    [
+        ("doc_id", pa.string()),
+        ("text", pa.string()),
+        ("lines_removed", pa.int32()),
+        ("removed", pa.list_(pa.struct([("position", pa.int32()), ("line", pa.string())]))),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -56,8 +63,20 @@ def _has_word(line: str) -> bool:
 
 def remove_lines(text: str, positions: Collection[int]) -> str:
     """The text without the lines at these positions; what is left is joined, without blank edges."""
-    kept = (line for position, line in enumerate(text.split("\n")) if position not in positions)
+    gone = frozenset(positions)
+    kept = (line for position, line in enumerate(text.split("\n")) if position not in gone)
     return "\n".join(kept).strip("\n")
+
+
+def _shortened(doc_id: str, text: str, positions: Collection[int]) -> dict[str, Any]:
+    lines = text.split("\n")
+    removed = [{"position": position, "line": lines[position]} for position in sorted(positions)]
+    return {
+        "doc_id": doc_id,
+        "text": remove_lines(text, positions),
+        "lines_removed": len(removed),
+        "removed": removed,
+    }
 
 
 def line_key(line: str) -> bytes:
@@ -90,15 +109,7 @@ def find_shortened(
 
     def shorten(batches: Batches) -> Batches:
         for batch in batches:
-            rows = (
-                {
-                    "doc_id": row["doc_id"],
-                    "text": remove_lines(row["text"], set(row["positions"])),
-                    "lines_removed": len(row["positions"]),
-                }
-                for row in batch.to_pylist()
-            )
-            yield from rows_to_batches(rows, SHORTENED)
+            yield from rows_to_batches((_shortened(**row) for row in batch.to_pylist()), SHORTENED)
 
     exploded = map_batches(documents.select("dump", "doc_id", "text"), explode, OCCURRENCE)
     occurrences = checkpoint("occurrences", exploded)

@@ -319,7 +319,7 @@ def write_parts(frame: DataFrame, folder: Path, schema: pa.Schema, *, rows_a_par
     temporary folder that takes its name in one step at the end.
     """
     parts = max(1, -(-frame.count() // rows_a_part))
-    order = [name for name in (*PLACE, "near_to") if name in schema.names]
+    order = [name for name in (*PLACE, "near_to", "position") if name in schema.names]
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)

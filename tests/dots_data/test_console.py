@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
+from rich.text import Text
 
 from dots_data import console
 from dots_data.console import Done, watch
@@ -156,3 +159,10 @@ def test_an_interrupt_waits_for_no_work(kind: str) -> None:
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=120)[0] == "interrupted\n"
         assert process.returncode == 130
+
+
+@given(st.text(alphabet="\\[]/bolda #1", max_size=12))
+def test_no_text_takes_the_tag_after_it_for_text(text: str) -> None:
+    rendered = Text.from_markup(f"[bold]{console.safe(text)}[/] end")
+    assert rendered.plain.endswith(" end") and [span.style for span in rendered.spans] in ([], ["bold"])
+    assert all(span.end == len(rendered.plain) - len(" end") for span in rendered.spans)

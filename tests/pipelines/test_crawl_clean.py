@@ -122,7 +122,7 @@ def clean(spark: SparkSession, job: Job, reverse: bool = False) -> dict[str, Any
 def content(output: Path) -> dict[str, bytes]:
     return {
         f"{folder}/{path.name}": path.read_bytes()
-        for folder in ("documents", "ledger", "near")
+        for folder in ("documents", "ledger", "lines", "near")
         for path in sorted((output / folder).glob("*.parquet"))
     }
 
@@ -147,6 +147,19 @@ def test_every_record_has_one_fate(cleaned: tuple[Path, dict[str, Any]], crawl: 
     assert len(kept) == len(documents) == summary["kept"] > PAGES // 3
     truth = {(row["record_id"], row["warc_file"]) for row in score.read_truth(crawl / "truth.jsonl")}
     assert truth <= {(row["record_id"], row["warc_file"]) for row in ledger}
+
+
+def test_every_line_that_was_taken_out_is_told(cleaned: tuple[Path, dict[str, Any]]) -> None:
+    output, summary = cleaned
+    removed = pq.read_table(output / "lines").to_pylist()
+    assert len(removed) == summary["lines_removed"] > 0 and all(row["line"].strip() for row in removed)
+    assert len({(row["doc_id"], row["position"]) for row in removed}) == len(removed)
+    counted = Counter(row["doc_id"] for row in removed)
+    assert len(counted) == summary["documents_shortened"]
+    for row in pq.read_table(output / "ledger").to_pylist():
+        measures = dict(row["measures"] or ())
+        if "lines.removed" in measures and row["copy_of"] is None:
+            assert measures["lines.removed"] == counted[row["doc_id"]]
 
 
 def test_every_drop_is_explained(cleaned: tuple[Path, dict[str, Any]]) -> None:
@@ -363,7 +376,7 @@ def test_a_read_only_output_is_refused(crawl: Path, tmp_path: Path, capfd: pytes
         assert "cannot be written (Read-only file system)" in capfd.readouterr().err.replace("\n", " ")
 
 
-@pytest.mark.parametrize("name", ["work", "documents", "ledger", "near"])
+@pytest.mark.parametrize("name", ["work", "documents", "ledger", "lines", "near"])
 def test_a_folder_that_is_not_ours_is_left_alone(tmp_path: Path, name: str) -> None:
     thesis = tmp_path / name / "thesis.txt"
     thesis.parent.mkdir()
