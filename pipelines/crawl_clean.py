@@ -95,7 +95,8 @@ def clean(
     if index:
         add_to_index(index, stages, texts, copies, documents, ends)
     documents = documents.join(duplicates, "doc_id", "left_anti")
-    return write(output, job, stages, documents, rows, shortened, read)
+    near = near_pairs(stages, earlier)
+    return write(output, job, stages, documents, rows, near, shortened, read)
 
 
 def prepare(
@@ -212,6 +213,15 @@ def near_duplicates(
     return survivors.choose_in_spark(edges, checkpoint)
 
 
+def near_pairs(stages: engine.Stages, earlier: Earlier) -> DataFrame:
+    """The verified near-duplicates (columns of schema.NEAR), without documents of earlier dumps that were dropped."""
+    edges = stages.read("fuzzy.edges").selectExpr("loser AS doc_id", "winner AS near_to", "similarity")
+    if earlier.ends is None:
+        return edges
+    dropped = earlier.ends.where("fate != 'kept'").selectExpr("judged_id AS near_to")
+    return edges.join(dropped, "near_to", "left_anti")
+
+
 def show(name: str, stages: engine.Stages, make: Any, given: str = "prepare", without: str | None = None) -> DataFrame:
     """A committed stage, with a bar of its Spark tasks; what goes through are the rows of `given` not in `without`."""
     documents, size = engine.going_on(stages.folder / given)
@@ -228,13 +238,13 @@ def write(
     stages: engine.Stages,
     documents: DataFrame,
     rows: DataFrame,
+    near: DataFrame,
     shortened: DataFrame,
     read: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """documents/, ledger/, lines/, near/ and, last of all, summary.json: an output without it does not exist."""
     started = time.monotonic()
     marks = ledger.metadata(job.recipe.hash, stages.identity)
-    near = stages.read("fuzzy.edges").selectExpr("loser AS doc_id", "winner AS near_to", "similarity")
 
     gone = shortened.selectExpr("doc_id", "explode(removed) AS gone").select("doc_id", "gone.*")
 
