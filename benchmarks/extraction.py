@@ -27,8 +27,9 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -126,39 +127,52 @@ def measure_quality(inputs: Sequence[str], gold: Path, cache: Path, folds: int) 
 # ---- speed ---------------------------------------------------------------------------------------------------
 
 
-def cpu_seconds() -> float:
-    """Of this process and of its children that ended."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+@dataclass
+class Tool:
+    """An extractor with what it has read so far: pages, and CPU seconds of this process and of its sandbox's."""
 
+    name: str
+    extract: Callable[[Any, str], object]
+    sandbox: Sandbox | None = None
+    pages: int = 0
+    seconds: float = 0.0
 
-def read_and_extract(sources: Sequence[Source], extract: Callable[[Any, str], object], as_bytes: bool = False) -> int:
-    """Read, decode, check and extract all pages, given as text or as UTF-8; how many they are."""
-    limits, pages = ExtractionLimits(), 0
-    for source in sources:
+    def read(self, source: Source) -> None:
+        """Read, decode, check and extract all pages of a file."""
+        limits, started = ExtractionLimits(), time.process_time()
         for item in read_pages(source.path):
             if isinstance(item, Page) and item.body:
                 html = decode(item.body, item.http_charset).text
                 utf8 = html.encode("utf-8", "replace")
-                pages += 1
+                self.pages += 1
                 if check_limits(utf8, limits) is None:
-                    extract(utf8 if as_bytes else html, item.url)
-    return pages
+                    self.extract(utf8 if self.sandbox else html, item.url)
+        self.seconds += time.process_time() - started
+
+    def end(self) -> None:
+        """Count the sandbox's process, from its start to its end."""
+        if self.sandbox is not None:
+            before = _children()
+            self.sandbox.close()
+            self.seconds += _children() - before
 
 
-def in_process(sources: Sequence[Source], extract: Callable[[str, str], object]) -> tuple[int, float]:
-    """Pages and CPU seconds of an extractor in this process, loaded and compiled before."""
-    extract("<p>warm</p>", "")
-    started = cpu_seconds()
-    return read_and_extract(sources, extract), cpu_seconds() - started
+def _children() -> float:
+    """CPU seconds of the children of this process that ended."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
-def sandboxed(sources: Sequence[Source], engine: Engine) -> tuple[int, float]:
-    """Pages and CPU seconds of an engine in the sandbox, its processes from start to end included."""
-    started = cpu_seconds()
-    with Sandbox(ExtractionLimits(), ENGINES[engine]) as sandbox:
-        pages = read_and_extract(sources, sandbox.extract, as_bytes=True)
-    return pages, cpu_seconds() - started
+def tools() -> Iterator[Tool]:
+    """Ours, as pipelines run them and bare, and the others in this process; loaded and compiled."""
+    for name in SANDBOXED:
+        sandbox = Sandbox(ExtractionLimits(), ENGINES[name])
+        yield Tool(name, sandbox.extract, sandbox)
+    bare: dict[str, Callable[[str, str], object]] = {"fast, in-process": fast_engine.extract}
+    bare |= {name: (lambda html, url, name=name: extracted(name, html)) for name in TIMED}
+    for name, extract in bare.items():
+        extract("<p>warm</p>", "")
+        yield Tool(name, extract)
 
 
 def datatrove_python() -> str | None:
@@ -188,28 +202,29 @@ def datatrove(sources: Sequence[Source]) -> tuple[float, dict[str, str]] | None:
 
 
 def measure_speed(sources: Sequence[Source]) -> list[list[Any]]:
-    """Rows of tool, pages a CPU second, and ratios to trafilatura's fast mode and to datatrove."""
+    """Rows of tool, pages a CPU second, and ratios to trafilatura's fast mode and to datatrove.
+
+    The tools take turns file by file: whatever else the machine does, it does to all of them.
+    """
     from dots_data.extraction import trafilatura_engine
 
-    timed: dict[str, Callable[[], tuple[int, float]]] = {
-        name: (lambda name=name: sandboxed(sources, name)) for name in SANDBOXED
-    }
-    functions: dict[str, Callable[[str, str], object]] = {"fast, in-process": fast_engine.extract}
-    functions |= {name: (lambda html, url, name=name: extracted(name, html)) for name in TIMED}
-    timed |= {name: (lambda extract=extract: in_process(sources, extract)) for name, extract in functions.items()}
     # Compiled once and kept on disk, for the sandbox too, before the clock starts.
     fast_engine.extract("<p>warm</p>")
     check_limits("<p>", ExtractionLimits())
-    rates: dict[str, float] = {}
-    for name, measure in timed.items():
-        pages, seconds = measure()
-        rates[name] = pages / seconds
-        trafilatura_engine.forget()
-        console.console.print(f"{name}: {pages:,} pages, {seconds:.1f} CPU seconds")
-    other = datatrove(sources)
-    if other is not None:
-        rates[f"datatrove {other[1]['datatrove']}"] = pages / other[0]
-    peers = [rates["trafilatura fast"], pages / other[0] if other else None]
+    ours, peer, peer_seconds = list(tools()), "", 0.0
+    for source in sources:
+        for tool in ours:
+            tool.read(source)
+            trafilatura_engine.forget()
+        if (other := datatrove([source])) is not None:
+            peer, peer_seconds = f"datatrove {other[1]['datatrove']}", peer_seconds + other[0]
+        console.console.print(f"{source.name}: {', '.join(f'{tool.name} {tool.seconds:.1f} s' for tool in ours)}")
+    for tool in ours:
+        tool.end()
+    rates = {tool.name: tool.pages / tool.seconds for tool in ours}
+    if peer:
+        rates[peer] = ours[0].pages / peer_seconds
+    peers = [rates["trafilatura fast"], rates.get(peer)]
     return [[name, rate, *(rate / peer if peer else None for peer in peers)] for name, rate in rates.items()]
 
 
