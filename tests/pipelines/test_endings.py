@@ -46,7 +46,7 @@ def sleep(item):
 """
 
 CRAWL_CLEAN = """
-def clean(spark, job, sources, stages):
+def clean(spark, job, sources, stages, index):
     table = spark.range(1)
     crawl_clean.show("sleep", stages, lambda: table.mapInArrow(sleep, table.schema))
 
