@@ -274,22 +274,37 @@ def whole(options: argparse.Namespace) -> dict[str, Any]:
     result["ours"] |= judged(dropped, pairs, len(texts))
     result["ours"]["verified"] = verified(drops, {row["doc_id"]: (row["text"], "en") for row in texts.to_pylist()})
     if PEER[0].exists():
-        peer = datatrove(folder, peer_files, options.workers, WORK / "datatrove")
         among = peer_files * corpus.FILE
+        peer = datatrove(folder, peer_files, options.workers, WORK / "datatrove")
+        peer["megabytes"] = float(sizes[:among].sum()) / 1e6
         removed = {
             numbers[json.loads(line)["id"]]
             for path in (WORK / "datatrove" / "removed").glob("*.jsonl")
             for line in path.open(encoding="utf-8")
         }
-        peer |= judged(removed, [pair for pair in pairs if max(pair[:2]) < among], among)
-        peer["megabytes"] = float(sizes[:among].sum()) / 1e6
-        here = {number for number in dropped if number < among}
-        peer["dropped_by_both"] = len(here & removed)
-        peer["dropped_by_ours"] = len(here)
-        result["datatrove"] = peer
+        between = [pair for pair in pairs if max(pair[:2]) < among]
+        result["datatrove"] = peer | judged(removed, between, among)
+        if peer_files < len(files):
+            # What is dropped depends on what else there is: ours on what datatrove was given.
+            part = ours(files[:peer_files], WORK / "part")
+            dropped = {numbers[row["doc_id"]] for row in pq.read_table(WORK / "part" / "dropped").to_pylist()}
+            result["ours_on_part"] = part | judged(dropped, between, among) | {"megabytes": peer["megabytes"]}
+        result["parted"] = agreement(dropped, removed, between)
         speeds = [result[tool]["megabytes"] / result[tool]["cpu_seconds"] for tool in ("ours", "datatrove")]
         result["ratio"] = speeds[0] / speeds[1]
     return result
+
+
+_PARTED = {(True, True): "both", (True, False): "ours_alone", (False, True): "theirs_alone", (False, False): "none"}
+
+
+def agreement(ours: set[int], theirs: set[int], pairs: Iterable[tuple[int, int, float]]) -> dict[str, int]:
+    """Of how many pairs at or over the threshold both tools, one alone or none dropped a document. Which of the two
+    goes is for each tool to choose."""
+    counts: Counter[str] = Counter(dict.fromkeys(_PARTED.values(), 0))
+    for pair in pairs:
+        counts[_PARTED[not ours.isdisjoint(pair[:2]), not theirs.isdisjoint(pair[:2])]] += 1
+    return dict(counts)
 
 
 def plain_jaccard(left: tuple[str, str], right: tuple[str, str]) -> float:
@@ -494,11 +509,11 @@ def signatures(options: argparse.Namespace) -> dict[str, Any]:
 
 def print_whole(result: dict[str, Any]) -> None:
     rows = []
-    for tool in ("ours", "datatrove"):
+    for tool in ("ours", "ours_on_part", "datatrove"):
         if one := result.get(tool):
             rows.append(
                 (
-                    tool,
+                    tool.replace("_", " "),
                     one["documents"],
                     f"{one['cpu_seconds']:.0f}",
                     f"{one['wall_seconds']:.0f}",
@@ -515,9 +530,9 @@ def print_whole(result: dict[str, Any]) -> None:
         of = f" (datatrove on the first {peer['documents']:,} documents)"
         console.console.print(
             f"ours is {result['ratio']:.1f}x as fast a CPU second"
-            f"{of if peer['documents'] < result['ours']['documents'] else ''}; dropped by both "
-            f"{peer['dropped_by_both']:,}, by ours {peer['dropped_by_ours']:,}, by datatrove {peer['dropped']:,}; "
-            f"datatrove's steps: {', '.join(f'{k} {v:.0f} s' for k, v in peer['steps'].items())}"
+            f"{of if peer['documents'] < result['ours']['documents'] else ''}; datatrove's steps: "
+            f"{', '.join(f'{k} {v:.0f} s' for k, v in peer['steps'].items())}; pairs at or over the threshold, by "
+            f"who dropped one of them: {', '.join(f'{k} {v:,}' for k, v in result['parted'].items())}"
         )
     console.console.print(
         f"pairs at or over the threshold: {result['pairs']:,}; ours, compared again: {result['ours']['verified']}"

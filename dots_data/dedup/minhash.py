@@ -41,6 +41,8 @@ ENTRIES_A_BATCH = 1 << 20
 U32 = NDArray[np.uint32]
 U64 = NDArray[np.uint64]
 
+_NO_SHINGLES = np.empty(0, np.uint64)
+
 BANDS = pa.schema(
     [
         ("doc_id", pa.string()),
@@ -256,7 +258,7 @@ def verify_pairs(pairs: DataFrame, documents: DataFrame, config: FuzzyConfig) ->
         for batch in batches:
             texts, languages = (batch.column(name).to_pylist() for name in ("text", "language"))
             sets = [shingles(*row, config.ngram) for row in zip(texts, languages, strict=True)]
-            packed = _binary_array(np.concatenate(sets), np.array(list(map(len, sets))))
+            packed = _binary_array(np.concatenate([_NO_SHINGLES, *sets]), np.array(list(map(len, sets))))
             yield pa.RecordBatch.from_arrays([batch.column("doc_id"), packed], schema=SHINGLES)
 
     def compare(batches: Batches) -> Batches:
