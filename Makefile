@@ -3,7 +3,7 @@ PYTHON_RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo crawl-clean tokenize pretrain test check
-.PHONY: bench bench-extraction bench-graph bench-rules bench-savings bench-urls clean
+.PHONY: bench bench-dedup bench-extraction bench-graph bench-rules bench-savings bench-urls clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -49,6 +49,13 @@ bench-graph: setup ## components and survivors of 10 million edges, killed twice
 
 bench: setup ## side-by-side measurements -> benchmarks/results/
 	@$(PYTHON_RUN) -m benchmarks
+
+PEER_OF_DEDUP := datatrove==0.10.1 'spacy==3.8.*' tokenizers regex nltk jieba 'xxhash<4' orjson
+
+bench-dedup: setup ## fuzzy deduplication beside datatrove's, and how it grows [DOCUMENTS=N PEER_DOCUMENTS=N]
+	-@infra/peer.sh datatrove-dedup $(PEER_OF_DEDUP)
+	@$(PYTHON_RUN) -m benchmarks.dedup $(if $(DOCUMENTS),--documents $(DOCUMENTS)) \
+	    $(if $(PEER_DOCUMENTS),--peer-documents $(PEER_DOCUMENTS))
 
 REAL ?= ../shared/data
 PEER_OF_RULES := datatrove==0.10.1 spacy==3.8.* regex nltk jieba numba rjieba icu4py xxhash

@@ -7,7 +7,7 @@ divided into words, 5-grams, MinHash values, bands. The tools run interleaved on
 each, with the report's 128 bands of 16 rows and with datatrove's 14 of 8. What each does for a signature stands in
 benchmarks/peers/signatures.py; a tool whose environment is not there is left out. The environments:
 
-    infra/peer.sh datatrove-dedup datatrove==0.10.1 'spacy==3.8.*' tokenizers regex nltk jieba 'xxhash<4'
+    infra/peer.sh datatrove-dedup datatrove==0.10.1 'spacy==3.8.*' tokenizers regex nltk jieba 'xxhash<4' orjson
     infra/peer.sh rensa rensa==0.5.0 jieba
 
 Equal: texts whose shingles are as many as their different 5-grams of words, and whose MinHash values are those that

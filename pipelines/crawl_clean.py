@@ -198,9 +198,11 @@ def near_duplicates(
     passed = judged.where("decision IS NULL").select("doc_id")
     compared = judged if config.compare_dropped else judged.where("decision IS NULL")
     signed = checkpoint("bands", minhash.sign(compared, config))
-    pairs = minhash.candidate_pairs(signed.join(passed, "doc_id", "left_semi"), config, earlier.bands)
+    pairs = minhash.candidate_pairs(signed, config, earlier.bands)
     if config.compare_dropped:
-        pairs = pairs.union(minhash.candidate_pairs(signed, config, earlier.bands)).distinct()
+        # In a large bucket of theirs alone others are compared.
+        alone = minhash.candidate_pairs(signed.join(passed, "doc_id", "left_semi"), config, earlier.bands)
+        pairs = pairs.union(alone).distinct()
     texts = compared.select("doc_id", "text", "language")
     if earlier.texts is not None:
         texts = texts.union(earlier.texts.select("doc_id", "text", "language"))

@@ -33,8 +33,15 @@ if TYPE_CHECKING:
 
 STAGE, RULE = "fuzzy", "fuzzy.jaccard"
 
+# Places for band keys, for each task of a shuffle; what a place holds must fit a worker's memory several times over.
+PLACES_A_TASK = 4
+# Entries that a worker holds before it scatters them.
+ENTRIES_A_BATCH = 1 << 20
+
 U32 = NDArray[np.uint32]
 U64 = NDArray[np.uint64]
+
+_NO_SHINGLES = np.empty(0, np.uint64)
 
 BANDS = pa.schema(
     [
@@ -47,6 +54,8 @@ BANDS = pa.schema(
 )
 PAIR = pa.schema([("loser", pa.string()), ("winner", pa.string())])
 SHINGLES = pa.schema([("doc_id", pa.string()), ("shingles", pa.binary())])
+ENTRIES = pa.schema([("place", pa.int32()), ("entries", pa.binary())])
+MEMBERS = pa.schema([("bucket", pa.int64()), ("document", pa.int64())])
 EDGE = pa.schema([("loser", pa.string()), ("winner", pa.string()), ("similarity", pa.float64())])
 
 
@@ -106,7 +115,7 @@ def signatures(texts: pa.Array, languages: Sequence[str], config: FuzzyConfig) -
 
 def jaccard(left: U64, right: U64) -> float:
     """Similarity of two sorted sets; 0 for two empty ones."""
-    shared = len(np.intersect1d(left, right, assume_unique=True))
+    shared = int(signature.common(left, right))
     union = len(left) + len(right) - shared
     return shared / union if union else 0.0
 
@@ -144,11 +153,19 @@ def candidate_pairs(signed: DataFrame, config: FuzzyConfig, earlier: DataFrame |
 
     `signed` and `earlier` have the columns of BANDS. The documents of `earlier`, of earlier dumps, were paired among
     themselves before.
+
+    What is shuffled of a document is 16 bytes a band: the band's key and a hash of the document's id. Should the ids
+    of two documents have one hash, each is paired with the neighbours of both, and the comparison tells them apart.
     """
     from pyspark.sql import functions as F
 
     from dots_data.dedup.survivors import order_column
-    from dots_data.engines.spark import map_batches, rows_to_batches
+    from dots_data.engines.spark import group_batches, map_batches, rows_to_batches
+
+    places = PLACES_A_TASK * int(signed.sparkSession.conf.get("spark.sql.shuffle.partitions") or 1)
+
+    def scatter(batches: Batches) -> Batches:
+        return scattered(batches, places)
 
     def pair(batches: Batches) -> Batches:
         for batch in batches:
@@ -159,48 +176,93 @@ def candidate_pairs(signed: DataFrame, config: FuzzyConfig, earlier: DataFrame |
             )
             yield from rows_to_batches(rows, PAIR, size=65536)
 
-    def bands(frame: DataFrame) -> DataFrame:
-        return frame.select(order_column(config.survivor).alias("order"), F.explode("bands").alias("band"))
+    def hashed(frame: DataFrame, new: int) -> DataFrame:
+        return frame.withColumn("document", F.xxhash64("doc_id").bitwiseAND(F.lit(-2)).bitwiseOR(F.lit(new)))
 
-    exploded = bands(signed)
+    everyone = hashed(signed, 1)
     if earlier is not None:
-        met = bands(earlier).join(exploded.select("band").distinct(), "band", "left_semi")
-        exploded = exploded.unionByName(met)
-    shared = exploded.groupBy("band").count().where("count > 1").select("band")
-    # Most band keys stand alone; they are gone before any list is made.
+        everyone = everyone.unionByName(hashed(earlier, 0))
+    entries = map_batches(everyone.select("document", "bands"), scatter, ENTRIES)
+    orders = everyone.select("document", order_column(config.survivor).alias("order"))
     buckets = (
-        exploded.join(shared, "band", "left_semi")
-        .groupBy("band")
-        .agg(F.transform(F.sort_array(F.collect_list("order")), lambda order: order["doc_id"]).alias("members"))
+        group_batches(entries, "place", buckets_of, MEMBERS)
         # Near-duplicates share many bands: equal buckets are paired once.
-        .select("members")
         .distinct()
+        .join(orders, "document")
+        .groupBy("bucket")
+        .agg(F.transform(F.sort_array(F.collect_list("order")), lambda order: order["doc_id"]).alias("members"))
+        .select("members")
     )
     pairs = map_batches(buckets, pair, PAIR).distinct()
     # Earlier dumps come first in any order: a new document never wins against one of them.
     return pairs if earlier is None else pairs.join(signed.selectExpr("doc_id AS loser"), "loser", "left_semi")
 
 
+def scattered(batches: Batches, places: int) -> Batches:
+    """The entries (key of a band, document) of `document, bands`, those of one key in one place; rows of ENTRIES."""
+    held: list[NDArray[np.int64]] = []
+    for batch in batches:
+        bands = batch.column("bands")
+        document = np.repeat(batch.column("document").to_numpy(), pc.list_value_length(bands).to_numpy())
+        held.append(np.stack((bands.flatten().to_numpy(), document), axis=1))
+        if sum(map(len, held)) >= ENTRIES_A_BATCH:
+            yield _by_place(np.concatenate(held), places)
+            held = []
+    if held:
+        yield _by_place(np.concatenate(held), places)
+
+
+def _by_place(entries: NDArray[np.int64], places: int) -> pa.RecordBatch:
+    place = (entries[:, 0].view(np.uint64) >> np.uint64(32)) % np.uint64(places)
+    # Numbers of 16 bits are sorted in linear time.
+    order = np.argsort(place.astype(np.min_scalar_type(places)), kind="stable")
+    sizes = np.bincount(place.astype(np.int64), minlength=places)
+    filled = np.flatnonzero(sizes).astype(np.int32)
+    packed = _binary_array(entries[order].ravel(), 2 * sizes[filled])
+    return pa.RecordBatch.from_arrays([pa.array(filled), packed], schema=ENTRIES)
+
+
+def buckets_of(table: pa.Table) -> pa.Table:
+    """The buckets of a place that hold a new document and another one; rows of MEMBERS, equal buckets once.
+
+    A bucket is named by the sum of a hash of each of its documents.
+    """
+    chunks = [np.frombuffer(entry.as_buffer(), np.int64) for entry in table.column("entries")]
+    entries = np.concatenate(chunks).reshape(-1, 2)
+    order = np.argsort(entries[:, 0])
+    keys = entries[order, 0]
+    equal = keys[1:] == keys[:-1]
+    meets = np.concatenate((equal, [False])) | np.concatenate(([False], equal))
+    keys, documents = keys[meets], entries[order[meets], 1]
+    starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1]))[: len(keys)])
+    sizes = np.diff(starts, append=len(keys))
+    if len(starts):
+        names = np.add.reduceat(signature.mixed(documents), starts)
+        _, firsts = np.unique(names, return_index=True)
+        new = np.bitwise_or.reduceat(documents & 1, starts)
+        wanted = np.zeros(len(starts), np.bool_)
+        wanted[firsts] = new[firsts]
+        documents, names = documents[np.repeat(wanted, sizes)], np.repeat(names[wanted], sizes[wanted])
+    else:
+        names = documents
+    return pa.table([names.view(np.int64), documents], schema=MEMBERS)
+
+
 def verify_pairs(pairs: DataFrame, documents: DataFrame, config: FuzzyConfig) -> DataFrame:
     """The pairs whose true Jaccard similarity reaches the threshold (columns of EDGE)."""
     from pyspark.sql import functions as F
 
-    from dots_data.engines.spark import map_batches, rows_to_batches
+    from dots_data.engines.spark import map_batches
 
     def shingle(batches: Batches) -> Batches:
         for batch in batches:
-            rows = (
-                {
-                    "doc_id": row["doc_id"],
-                    "shingles": shingles(row["text"], row["language"], config.ngram).tobytes(),
-                }
-                for row in batch.to_pylist()
-            )
-            yield from rows_to_batches(rows, SHINGLES)
+            texts, languages = (batch.column(name).to_pylist() for name in ("text", "language"))
+            sets = [shingles(*row, config.ngram) for row in zip(texts, languages, strict=True)]
+            packed = _binary_array(np.concatenate([_NO_SHINGLES, *sets]), np.array(list(map(len, sets))))
+            yield pa.RecordBatch.from_arrays([batch.column("doc_id"), packed], schema=SHINGLES)
 
     def compare(batches: Batches) -> Batches:
-        for batch in batches:
-            yield from rows_to_batches(_near(batch, config.threshold), EDGE, size=4096)
+        return (near_enough(batch, config.threshold) for batch in batches)
 
     wanted = pairs.select(F.explode(F.array("loser", "winner")).alias("doc_id")).distinct()
     texts = documents.select("doc_id", "text", "language").join(wanted, "doc_id", "left_semi")
@@ -212,12 +274,25 @@ def verify_pairs(pairs: DataFrame, documents: DataFrame, config: FuzzyConfig) ->
     return map_batches(pairs.join(ends[0], "loser").join(ends[1], "winner"), compare, EDGE)
 
 
-def _near(batch: pa.RecordBatch, threshold: float) -> Iterator[dict[str, Any]]:
-    columns = [batch.column(name).to_pylist() for name in ("loser", "winner", "loser_shingles", "winner_shingles")]
-    for loser, winner, left, right in zip(*columns, strict=True):
-        similarity = jaccard(np.frombuffer(left, np.uint64), np.frombuffer(right, np.uint64))
-        if similarity >= threshold:
-            yield {"loser": loser, "winner": winner, "similarity": similarity}
+def near_enough(batch: pa.RecordBatch, threshold: float) -> pa.RecordBatch:
+    """The columns of EDGE, of those pairs of a batch that are near enough."""
+    sets = [
+        np.frombuffer(entry.as_buffer(), np.uint64)
+        for name in ("loser_shingles", "winner_shingles")
+        for entry in batch.column(name)
+    ]
+    similarity = np.array([jaccard(*pair) for pair in zip(sets[: len(batch)], sets[len(batch) :], strict=True)])
+    near = batch.select(["loser", "winner"]).add_column(2, EDGE.field("similarity"), pa.array(similarity, pa.float64()))
+    return near.filter(pa.array(similarity >= threshold, pa.bool_()))
+
+
+def _binary_array(values: NDArray[Any], sizes: NDArray[np.int64]) -> pa.Array:
+    """The bytes of `values` cut into one binary value for each of `sizes`, which count values."""
+    ends = np.concatenate(([0], np.cumsum(sizes * values.itemsize)))
+    if ends[-1] >= 1 << 31:
+        raise ValueError(f"{ends[-1]} bytes are more than a binary array holds")
+    buffers = [None, pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(np.ascontiguousarray(values))]
+    return pa.Array.from_buffers(pa.binary(), len(sizes), buffers)
 
 
 def find_near_duplicates(texts: Sequence[tuple[str, str]], config: FuzzyConfig) -> dict[str, tuple[str, float]]:

@@ -398,6 +398,19 @@ def shingles(text: str, language: str, ngram: int) -> U64:
     return grams[np.concatenate(([True], grams[1:] != grams[:-1]))[: len(grams)]]
 
 
+@numba.njit(cache=True, nogil=True)
+def common(left: U64, right: U64) -> int:  # pragma: no cover (compiled)
+    """How many values two sorted sets have in common."""
+    i, j, count = 0, 0, 0
+    while i < len(left) and j < len(right):
+        # No branches here: nobody could foresee which is less.
+        x, y = left[i], right[j]
+        count += x == y
+        i += x <= y
+        j += y <= x
+    return count
+
+
 def minima(shingle_hashes: U64, a: U32, b: U32) -> U32:
     """The least of a * x + b mod 2^32 over a set of shingles, for each (a, b), uint32 [functions]; x is the low half of
     the shingle by MurmurHash3's finaliser."""
@@ -411,6 +424,15 @@ def band_keys(least: U32, bands: int) -> Ints:
     keys = np.empty(bands, np.int64)
     _hash_bands(least, keys)
     return keys
+
+
+@numba.njit(cache=True, nogil=True)
+def mixed(values: Ints) -> U64:  # pragma: no cover (compiled)
+    """A hash of each value, uint64 of the same shape."""
+    hashes = np.empty(len(values), np.uint64)
+    for i in range(len(values)):
+        hashes[i] = _mix(np.uint64(values[i]))
+    return hashes
 
 
 def sign(texts: pa.Array, languages: Sequence[str], ngram: int, bands: int, a: U32, b: U32) -> pa.ListArray:

@@ -203,6 +203,13 @@ def map_batches(frame: DataFrame, function: Callable[[Batches], Batches], schema
     return frame.mapInArrow(function, from_arrow_schema(schema))
 
 
+def group_batches(frame: DataFrame, key: str, function: Callable[[pa.Table], pa.Table], schema: pa.Schema) -> DataFrame:
+    """Run `function` over the rows of each value of the column `key`; it gives a table of `schema`."""
+    from pyspark.sql.pandas.types import from_arrow_schema
+
+    return frame.groupBy(key).applyInArrow(function, from_arrow_schema(schema))
+
+
 def rows_to_batches(rows: Iterable[dict[str, Any]], schema: pa.Schema, size: int = 256) -> Iterator[pa.RecordBatch]:
     """Collect rows into record batches of at most `size` rows, or fewer where their texts are long."""
     held: list[dict[str, Any]] = []
