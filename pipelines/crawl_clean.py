@@ -335,7 +335,7 @@ def run(job: Job) -> dict[str, Any]:
             commit_to_index(index, job, finished)
             return finished
         with engine.session("crawl-clean", job.resources, work, Path(job.output) / "logs" / "spark.log") as spark:
-            stages = engine.Stages(spark, work / "stages", f"{job.recipe.hash}-{run_hash}")
+            stages = engine.Stages(spark, work / stages_folder(index), f"{job.recipe.hash}-{run_hash}")
             try:
                 summary = clean(spark, job, sources, stages, index)
                 commit_to_index(index, job, summary)
@@ -361,6 +361,11 @@ def against(job: Job, run_hash: str) -> Iterator[Index | None]:
         if index.run_of(f"{job.recipe.hash}-{run_hash}") is None:
             index.check_new(sorted(job.dumps), job.recipe)
         yield index
+
+
+def stages_folder(index: Index | None) -> str:
+    """Where a run commits its stages: what was decided against one state of an index is never mixed with another."""
+    return "stages" if index is None else f"stages-{index.digest}"
 
 
 def commit_to_index(index: Index | None, job: Job, summary: dict[str, Any]) -> None:

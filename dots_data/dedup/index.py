@@ -18,7 +18,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,13 +69,12 @@ class Run:
 
 @dataclass(frozen=True)
 class Earlier:
-    """The tables of all runs of an index, each None where there is no run yet."""
+    """The tables of all runs of an index that a new run asks, each None where there is no run yet."""
 
     keys: DataFrame | None = None
     counts: DataFrame | None = None
     bands: DataFrame | None = None
     texts: DataFrame | None = None
-    edges: DataFrame | None = None
     ends: DataFrame | None = None
 
     def kept(self) -> DataFrame | None:
@@ -159,7 +158,7 @@ class Index:
         """What all runs left, as tables."""
         if not self.runs:
             return Earlier()
-        return Earlier(**{name: spark.read.parquet(*self.paths(name)) for name in TABLES})
+        return Earlier(**{table.name: spark.read.parquet(*self.paths(table.name)) for table in fields(Earlier)})
 
     def paths(self, table: str) -> list[str]:
         """The folders of a table, one a run."""

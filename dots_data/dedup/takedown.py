@@ -232,10 +232,12 @@ WHERE_NAMES = tuple(one.name for one in WHERE)
 def documents(index: Index) -> Iterator[tuple[Run, pa.Table]]:
     """The documents that an index keeps (columns of DOCUMENT), a table a file, each with the run that it lies in."""
     for run in index.runs:
-        for file in sorted((index.folder / "runs" / run.name / "texts").glob("*.parquet")):
+        folder = index.folder / "runs" / run.name
+        # A document's end lies in the run that its text lies in.
+        ends = ds.dataset(folder / "ends", format="parquet")
+        kept = ends.to_table(columns=["judged_id"], filter=pc.field("fate") == KEPT).column("judged_id")
+        for file in sorted((folder / "texts").glob("*.parquet")):
             table = pq.read_table(file)
-            ends = _rows(index, "ends", "judged_id", table.column("doc_id").to_pylist(), ("judged_id", "fate"))
-            kept = pa.array([row["judged_id"] for row in ends if row["fate"] == KEPT], pa.string())
             yield run, table.filter(pc.is_in(table.column("doc_id"), value_set=kept)).select(DOCUMENT.names)
 
 

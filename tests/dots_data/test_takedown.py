@@ -20,6 +20,7 @@ from dots_data.dedup.survivors import choose
 from dots_data.language import LanguageConfig
 from dots_data.recipe import Recipe
 from dots_data.schema import DOCUMENT
+from pipelines.crawl_clean import stages_folder
 
 ENDS = pa.schema(
     [
@@ -118,6 +119,8 @@ def test_no_byte_of_it_is_left(tmp_path: Path) -> None:
     assert not any("a" in row.values() or row.get("text") == "text of a" for row in stored)
     assert {Path(path, "part-0.parquet").stat().st_ino for path in after.paths("counts")} >= {untouched}
     assert after.taken_down == ({"doc_id": "a", "url": "http://a.example/"},)
+    # A run that was begun against the index before shares no stage with one against it now.
+    assert stages_folder(after) != stages_folder(index) != stages_folder(None)
 
 
 def test_killed_before_the_commit_nothing_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

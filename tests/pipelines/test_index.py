@@ -49,7 +49,7 @@ def clean(
         crawl_clean.against(job, run_hash) as opened,
         crawl_clean.claim(output, job.recipe.hash, run_hash) as (work, finished),
     ):
-        stages = engine.Stages(spark, work / "stages", f"{job.recipe.hash}-{run_hash}")
+        stages = engine.Stages(spark, work / crawl_clean.stages_folder(opened), f"{job.recipe.hash}-{run_hash}")
         summary = finished or crawl_clean.clean(spark, job, sources, stages, opened)
         crawl_clean.commit_to_index(opened, job, summary)
         return summary
