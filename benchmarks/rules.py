@@ -16,10 +16,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime
 import gzip
 import json
-import platform
 import subprocess
 import sys
 import tempfile
@@ -29,7 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.texts import OURS, Text, cached, contents, texts_of
+from benchmarks.texts import OURS, Text, cached, contents, save_result, texts_of
 from dots_data import console
 from dots_data.judge import Verdict
 from dots_data.rules import RulesConfig, clean_and_measure, decide
@@ -37,7 +35,6 @@ from dots_data.rules.gopher import DUPLICATE_SIZES, TOP_SIZES
 from dots_data.rules.stop_words import STOP_WORDS
 from dots_data.text import CHINESE, SOUTHEAST_ASIAN, WITHOUT_SEGMENTER, base_language
 
-RESULTS = Path(__file__).parent / "results"
 PEER = Path(__file__).parent / "peers" / "datatrove_rules.py"
 PYTHON = Path("build/peers/datatrove/bin/python")
 PIPELINE = "all four"
@@ -279,16 +276,7 @@ def main() -> int:
     show(verdicts, speeds)
     if options.disagreements:
         Path(options.disagreements).write_text(json.dumps(differing, ensure_ascii=False, indent=1))
-    RESULTS.mkdir(exist_ok=True)
-    result = {
-        "date": datetime.date.today().isoformat(),
-        "python": platform.python_version(),
-        "processor": platform.processor() or platform.machine(),
-        "input": dict(sorted(Counter(text.source for text in texts).items())),
-        "verdicts": verdicts,
-        "speed": speeds,
-    }
-    (RESULTS / "rules.json").write_text(json.dumps(result, indent=1) + "\n")
+    save_result("rules", texts, verdicts=verdicts, speed=speeds)
     return 0
 
 

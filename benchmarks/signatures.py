@@ -17,14 +17,11 @@ datasketch makes of the same shingles.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,13 +29,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.texts import texts_of
+from benchmarks.texts import save_result, texts_of
 from dots_data import console
 from dots_data.dedup import minhash
 from dots_data.dedup.minhash import FuzzyConfig
 from dots_data.text import shingle_words
 
-RESULTS = Path(__file__).parent / "results"
 PEERS = Path(__file__).parent / "peers" / "signatures.py"
 # Each tool and the Python that has it.
 TOOLS = {
@@ -153,16 +149,7 @@ def main() -> int:
         left=3,
     )
     console.table("equal to datasketch", ("language", "texts", "equal"), [tuple(one.values()) for one in kept], left=1)
-    RESULTS.mkdir(exist_ok=True)
-    result = {
-        "date": datetime.date.today().isoformat(),
-        "python": platform.python_version(),
-        "processor": platform.processor() or platform.machine(),
-        "input": dict(sorted(Counter(text.source for text in texts).items())),
-        "speed": lines,
-        "equal": kept,
-    }
-    (RESULTS / "signatures.json").write_text(json.dumps(result, indent=1) + "\n")
+    save_result("signatures", texts, speed=lines, equal=kept)
     return 0
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import datetime
 import gzip
 import json
+import platform
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 import xxhash
@@ -20,6 +23,7 @@ from dots_data.extraction import extract_text
 from dots_data.language import LanguageIdentifier
 
 CACHE = Path("build/bench")
+RESULTS = Path(__file__).parent / "results"
 OURS = Path(dots_data.__file__).parent
 
 
@@ -29,6 +33,19 @@ class Text(NamedTuple):
     source: str
     language: str
     text: str
+
+
+def save_result(name: str, texts: Iterable[Text], **measured: Any) -> None:
+    """Write results/`name`.json: when and on what it was measured, how many texts of each source, what came out."""
+    RESULTS.mkdir(exist_ok=True)
+    result = {
+        "date": datetime.date.today().isoformat(),
+        "python": platform.python_version(),
+        "processor": platform.processor() or platform.machine(),
+        "input": dict(sorted(Counter(text.source for text in texts).items())),
+        **measured,
+    }
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 def texts_of(path: str, most: int | None = None) -> list[Text]:
