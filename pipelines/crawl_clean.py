@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import fcntl
 import os
 import shutil
 import sys
@@ -383,18 +382,15 @@ def claim(output: Path, recipe_hash: str, input_hash: str) -> Iterator[tuple[Pat
     Raises OutputError for a folder that cannot be written, is in use, or holds the result of another job.
     """
     work = output / "work"
-    try:
-        if (foreign := _not_ours(output)) is not None:
-            raise OutputError(f"{foreign}: is there and was not made by crawl-clean; choose another OUTPUT")
-        output.mkdir(parents=True, exist_ok=True)
-        lock = open(output / ".lock", "w")  # noqa: SIM115
-    except OSError as error:
-        raise OutputError(f"{output}: cannot be written ({error.strerror}); choose another OUTPUT") from error
-    with lock:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            if (foreign := _not_ours(output)) is not None:
+                raise OutputError(f"{foreign}: is there and was not made by crawl-clean; choose another OUTPUT")
+            stack.enter_context(engine.held(output))
+        except BlockingIOError:
             raise OutputError(f"{output}: another run is writing to it; wait for it or choose another OUTPUT") from None
+        except OSError as error:
+            raise OutputError(f"{output}: cannot be written ({error.strerror}); choose another OUTPUT") from error
         mine = {"recipe_hash": recipe_hash, "input_hash": f"{recipe_hash}-{input_hash}"}
         summary = engine.read_json(output / "summary.json")
         for found in (summary, engine.read_json(work / "job.json")):

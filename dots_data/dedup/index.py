@@ -13,7 +13,6 @@ Dumps are told apart by their names, which must sort as they came (`2024-10`, `2
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import shutil
@@ -122,16 +121,13 @@ class Index:
     @contextlib.contextmanager
     def lock(folder: Path) -> Iterator[None]:
         """Hold the index alone. Raises IndexFault where another run holds it, or it cannot be written."""
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            file = open(folder / ".lock", "w")  # noqa: SIM115
-        except OSError as error:
-            raise IndexFault(f"{folder}: cannot be written ({error.strerror}); choose another folder") from error
-        with file:
+        with contextlib.ExitStack() as stack:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+                stack.enter_context(engine.held(folder))
+            except BlockingIOError:
                 raise IndexFault(f"{folder}: another run or takedown is using the index; wait for it") from None
+            except OSError as error:
+                raise IndexFault(f"{folder}: cannot be written ({error.strerror}); choose another folder") from error
             yield
 
     def run_of(self, identity: str) -> Run | None:
