@@ -105,8 +105,8 @@ class Pipeline:
         shape = (self.job.micro_batch, length)
         with torch.device("meta"):
             tokens = torch.empty(shape, dtype=torch.int64)
-            hidden = torch.empty(*shape, model.hidden_size)
-            logits = torch.empty(*shape, model.vocab_size, dtype=self._logits_dtype())
+            hidden = torch.empty(*shape, model.hidden_size, requires_grad=True)
+            logits = torch.empty(*shape, model.vocab_size, dtype=self._logits_dtype(), requires_grad=True)
         count = layout.pp * layout.vpp
         numbers = range(self.ranks.stage, count, layout.pp)
         return [
