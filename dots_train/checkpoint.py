@@ -28,6 +28,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
@@ -85,8 +86,8 @@ class Checkpoint:
             load_tensors(dict(into), storage_reader=reader, no_dist=not dist.is_initialized())
         except CheckpointError:
             raise
-        except Exception as error:  # whatever torch raises on bytes that are not its own
-            raise CheckpointError(f"{self.path}: not readable ({str(error).strip().splitlines()[0]})") from error
+        except (Exception, CheckpointException) as error:  # whatever torch raises on bytes that are not its own
+            raise CheckpointError(f"{self.path}: not readable ({_reason(error)})") from error
 
 
 class _Unpickler(pickle.Unpickler):
@@ -153,7 +154,7 @@ class Saver:
     def _write(self, step: int, tensors: dict[str, Tensor], state: dict[str, Any], milestone: bool) -> Path:
         final, partial = self.folder / f"step-{step}", self.folder / f".step-{step}.partial"
         rank = dist.get_rank(self.group) if self.group is not None else 0
-        problem: Exception | None = None
+        problem: BaseException | None = None
         try:
             if rank == 0:
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -168,7 +169,7 @@ class Saver:
             save_tensors(tensors, storage_writer=writer, process_group=self.group, no_dist=self.group is None)
             own = {file.name: _describe(file) for file in sorted(partial.glob(f"__{rank}_*"))}
             (partial / f".sums-{rank}.json").write_text(json.dumps(own), encoding="utf-8")
-        except Exception as error:  # torch reports a full disk in more than one way
+        except (Exception, CheckpointException) as error:  # torch reports a full disk in more than one way
             problem = error
         self._agree(problem, final)
         try:
@@ -179,7 +180,7 @@ class Saver:
         self._agree(problem, final)
         return final
 
-    def _agree(self, problem: Exception | None, final: Path) -> None:
+    def _agree(self, problem: BaseException | None, final: Path) -> None:
         """Raise CheckpointError on every rank if there was a problem on any."""
         failed = torch.tensor(float(problem is not None))
         if self.group is not None:
@@ -187,10 +188,7 @@ class Saver:
         if not failed:
             return
         shutil.rmtree(final.with_name(f".{final.name}.partial"), ignore_errors=True)
-        reason = "another rank failed"
-        if problem is not None:
-            lines = str(problem).strip().splitlines() or [type(problem).__name__]
-            reason = getattr(problem, "strerror", None) or lines[-1]
+        reason = _reason(problem) if problem is not None else "another rank failed"
         said = f"{final}: could not be written ({reason}); earlier checkpoints are untouched"
         raise CheckpointError(said) from problem
 
@@ -295,6 +293,14 @@ def _copy(tensor: Tensor) -> Tensor:
     return DTensor.from_local(
         held, tensor.device_mesh, tensor.placements, run_check=False, shape=tensor.shape, stride=tensor.stride()
     )
+
+
+def _reason(error: BaseException) -> str:
+    """Why, in a few words: torch puts what a rank raised, with its traceback, into an exception of its own."""
+    if isinstance(error, CheckpointException):
+        error = next(iter(error.failures.values()))[0]
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return str(getattr(error, "strerror", None) or lines[0])
 
 
 def _rank() -> int:

@@ -49,6 +49,8 @@ class Record:
 
     def line(self, steps: int) -> str:
         """For people."""
+        if self.skipped is not None:
+            return f"step {self.step}/{steps}  skipped: {self.skipped}"
         load = f"  load {max(self.load):.2f}" if self.load else ""
         return (
             f"step {self.step}/{steps}  loss {self.loss:.4f}  lr {self.learning_rate:.2e}  "

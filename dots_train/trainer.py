@@ -248,6 +248,7 @@ class Trainer:
         problem = f"{what}, in samples {first} to {first + count - 1}{self._documents(first, count)}"
         self.log(f"step {self.step + 1}: {problem}; this step changed no weight")
         if self.skipped >= self.job.guards.skip_in_a_row:
+            self.saver.wait()
             last = next(iter(checkpoint.saved(self.output / "checkpoints")), None)
             raise TrainingError(
                 f"step {self.step + 1}: {problem}; {self.skipped} steps one after another were not finite, "

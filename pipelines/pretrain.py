@@ -94,7 +94,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def opening(trainer: Trainer) -> str:
     """What is about to be done."""
-    size, job, reader = parameters(trainer.model), trainer.job, trainer.reader
+    size, job, reader = parameters(trainer.job.model), trainer.job, trainer.reader
     length = job.sequence_length
     epochs = job.curriculum.tokens / (reader.windows * length)
     return (

@@ -121,6 +121,12 @@ class Dots1(nn.Module):
         logits_BSV: Tensor = self.lm_head(self.norm(x_BSD))
         return logits_BSV
 
+    @torch.no_grad()
+    def initialize(self, seed: int) -> None:
+        """Give every parameter and buffer its first value, see `initial`; for a model that is not sharded."""
+        for name, tensor in (*self.named_parameters(), *self.named_buffers()):
+            tensor.copy_(initial(name, tensor.shape, self.config, seed))
+
 
 class _WithGradientOf(torch.autograd.Function):
     @staticmethod
