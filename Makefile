@@ -26,8 +26,11 @@ tokenize: setup ## documents -> tokenized Arrow shards  [INPUT=... OUTPUT=... TO
 	    $(if $(INPUT),--input '$(INPUT)') $(if $(OUTPUT),--output '$(OUTPUT)') \
 	    $(if $(TOKENIZER),--tokenizer '$(TOKENIZER)') $(if $(WORKERS),--workers $(WORKERS))
 
-pretrain: setup ## shards -> model                     [DATA=... OUTPUT=... CONFIG=...]
-	@$(PYTHON_RUN) -m pipelines.pretrain $(if $(CONFIG),--job '$(CONFIG)') \
+# Several processes are torchrun's; what is lost with one of them is done again from the last checkpoint.
+TORCHRUN = .venv/bin/torchrun --standalone --nproc-per-node $(NPROC) --max-restarts $(or $(RESTARTS),3)
+
+pretrain: setup ## shards -> model                     [DATA=... OUTPUT=... CONFIG=... NPROC=processes]
+	@$(if $(NPROC),$(TORCHRUN),$(PYTHON_RUN)) -m pipelines.pretrain $(if $(CONFIG),--job '$(CONFIG)') \
 	    $(if $(DATA),--data '$(DATA)') $(if $(OUTPUT),--output '$(OUTPUT)')
 
 test: setup check ## style, types and tests

@@ -22,7 +22,10 @@ PRESETS = Path(__file__).parent / "presets"
 
 # What may change between two parts of one run: where it reads and writes, how often it reports and saves.
 # Everything else decides the numbers, and a run that changed it would not be the same run.
-_FREE = ("preset", "data", "output", "checkpoint", "log_every", "tensorboard", "verify_data", "layout", "guards")
+_FREE = (
+    *("preset", "data", "output", "checkpoint", "log_every", "tensorboard", "verify_data"),
+    *("layout", "guards", "activation_checkpointing"),
+)
 
 
 @dataclass(frozen=True)

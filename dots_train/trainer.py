@@ -29,6 +29,7 @@ from dots_train.checkpoint import Checkpoint
 from dots_train.config import Job, differences, identity
 from dots_train.curriculum import Stage
 from dots_train.experts import backend
+from dots_train.guards import FirstNotFinite, first_gradient
 from dots_train.metrics import Metrics, Record, Timing
 from dots_train.model.dots1 import Tally, parameters
 from dots_train.model.moe import MoE
@@ -113,6 +114,7 @@ class Trainer:
         if self.job.activation_checkpointing:
             for part in self.parts:
                 recompute(part)
+        self.watch = FirstNotFinite(self.parts) if self.job.guards.find_first else None
         self.engine = engine(self.parts, self.job, self.ranks, self.device)
         self.optimizer = make_optimizer(self.parts, self.job.optimizer)
         self.saver = checkpoint.Saver(self.output / "checkpoints", self.job.checkpoint.keep)
@@ -204,6 +206,8 @@ class Trainer:
         first = self.sample + self.ranks.share * mine
         batch = self.reader.batch(first, mine)
         inputs = (batch.tokens_BS, batch.targets_BS, batch.position_BS, batch.document_BS)
+        if self.watch is not None:
+            self.watch.reset()
         for part in self.parts:
             part.tally = Tally()
             part.balance_weight = self.job.balance.sequence_alpha / stage.sequences
@@ -245,7 +249,7 @@ class Trainer:
         count = self.job.micro_batch
         if first == sys.maxsize:
             first, count = self.sample, sequences
-        problem = f"{what}, in samples {first} to {first + count - 1}{self._documents(first, count)}"
+        problem = f"{what}, in samples {first} to {first + count - 1}{self._documents(first, count)}{self._first()}"
         self.log(f"step {self.step + 1}: {problem}; this step changed no weight")
         if self.skipped >= self.job.guards.skip_in_a_row:
             self.saver.wait()
@@ -256,6 +260,14 @@ class Trainer:
                 "look at these documents, or train with a lower learning rate"
             )
         return problem
+
+    def _first(self) -> str:
+        """Where it began, as far as anyone knows: in which module of the forward pass, else in whose gradient."""
+        forward = self.ranks.first_to_say(self.watch.name if self.watch is not None else None)
+        if forward is not None:
+            return f", first in the output of {forward}"
+        gradient = self.ranks.first_to_say(first_gradient(self.parts))
+        return f", in the gradient of {gradient}" if gradient is not None else ""
 
     def _documents(self, first: int, count: int) -> str:
         """The documents behind samples, where the reader can tell; the first few."""

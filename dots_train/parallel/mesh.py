@@ -78,6 +78,13 @@ class Ranks:
             dist.all_reduce(values, op=dist.ReduceOp.MIN)
         return int(values)
 
+    def first_to_say(self, value: T | None) -> T | None:
+        """What the first rank that has something says."""
+        values: list[T | None] = [value] * self.world
+        if self.mesh is not None:
+            dist.all_gather_object(values, value)
+        return next((one for one in values if one is not None), None)
+
     def told_by_first(self, value: T) -> T:
         """What the first rank has, on every rank."""
         values = [value]
