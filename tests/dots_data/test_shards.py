@@ -197,19 +197,19 @@ def test_a_shard_cut_short_and_a_missing_one_are_named(folder: Path, tmp_path: P
 
 def rewritten(folder: Path, number: int, **changes: object) -> None:
     """Make the manifest believe in changed files: what only reading the content can find."""
-    content = json.loads((folder / "manifest.json").read_bytes())
-    entry = manifest.shard_from(content["shards"][number], "test")
+    dataset = manifest.read(folder)
+    entry = dataset.shards[number]
     path, beside = folder / entry.file, folder / entry.provenance.file
-    entry = dataclasses.replace(
+    changed = dataclasses.replace(
         entry,
         bytes=path.stat().st_size,
         xxh3=shards.checksum(path),
+        batches=shards.read_layout(path)[1],
         provenance=dataclasses.replace(entry.provenance, bytes=beside.stat().st_size, xxh3=shards.checksum(beside)),
         **changes,  # type: ignore[arg-type]
     )
-    content["shards"][number] = manifest.shard_mapping(entry)
-    del content["id"]
-    (folder / "manifest.json").write_text(json.dumps({**content, "id": manifest.content_id(content)}))
+    entries = (*dataset.shards[:number], changed, *dataset.shards[number + 1 :])
+    manifest.write(folder, dataclasses.replace(dataset, shards=entries))
 
 
 @pytest.mark.parametrize(
