@@ -1,9 +1,9 @@
 """Where each record batch of a shard lies: one table of integers for all shards of a manifest, read as it is needed.
 
-A dataset of trillions of tokens has millions of record batches. Their places are a file of their own beside the manifest,
-little-endian int64, a row of `COLUMNS` a record batch, the rows of each shard together and in the manifest's order. The
-manifest holds the number of rows and a digest for each shard, so that opening reads none of it and what is read of it is
-checked. The file is named by its content: manifests over the same shards may lie side by side.
+A dataset of trillions of tokens has millions of record batches. Their places are a file of their own beside the
+manifest, little-endian int64, a row of `COLUMNS` a record batch, the rows of each shard together and in the manifest's
+order. The manifest holds the number of rows and a digest for each shard, so that opening reads none of it and what is
+read of it is checked. The file is named by its content: manifests over the same shards may lie side by side.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Batches(Sequence[BatchEntry]):
     """
 
     def __init__(self, count: int, digest: str, load: Callable[[], I64]) -> None:
-        self.count, self.digest, self._load = count, digest, load
+        self._count, self.digest, self._load = count, digest, load
 
     @classmethod
     def of(cls, entries: Iterable[Sequence[int]]) -> Batches:
@@ -68,7 +68,7 @@ class Batches(Sequence[BatchEntry]):
         return self.table[:, 3]
 
     def __len__(self) -> int:
-        return self.count
+        return self._count
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
@@ -79,7 +79,7 @@ class Batches(Sequence[BatchEntry]):
         return (BatchEntry(*row) for row in self.table.tolist())
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Batches) and (self.count, self.digest) == (other.count, other.digest)
+        return isinstance(other, Batches) and (len(self), self.digest) == (len(other), other.digest)
 
     def __hash__(self) -> int:
         return hash(self.digest)

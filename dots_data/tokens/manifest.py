@@ -25,9 +25,9 @@ A shard holds documents of one source. So the shards that name a source, in thei
 and a mixture can weight it; all shards in their order are the stream of the whole.
 
 A row of the batch table is {offset, length, rows, tokens, tokens_at, crc32}. `offset` and `length` enclose the whole
-encapsulated Arrow IPC message of a record batch, metadata and body: one ranged read, checked by `crc32`; after the bytes
-of `header` it is an Arrow stream. `tokens_at` is where its token values begin (a multiple of 64), `tokens` of them; the
-`rows + 1` int64 document borders stand directly before. So any window of tokens is one ranged read too.
+encapsulated Arrow IPC message of a record batch, metadata and body: one ranged read, checked by `crc32`; after the
+bytes of `header` it is an Arrow stream. `tokens_at` is where its token values begin (a multiple of 64), `tokens` of
+them; the `rows + 1` int64 document borders stand directly before. So any window of tokens is one ranged read too.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from typing import Any
 
 from dots_data.tokens import batches
 from dots_data.tokens.batches import LARGEST, Batches
@@ -165,7 +165,7 @@ def to_mapping(manifest: Manifest) -> dict[str, Any]:
 
 
 def write(folder: str | Path, manifest: Manifest) -> Path:
-    """Commit the dataset: write its batch tables, then manifest.json, beside its shards; each durable and in one step."""
+    """Commit the dataset: write its batch tables, then manifest.json, beside its shards, each durably in one step."""
     content = to_mapping(manifest)
     path = Path(folder) / NAME
     write_atomically(path.with_name(content["batches"]), b"".join(batches.encoded(s.batches) for s in manifest.shards))
@@ -286,7 +286,7 @@ def shard_from(mapping: Any, where: str) -> Shard:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Batches):
-        return {"count": value.count, "digest": value.digest}
+        return {"count": len(value), "digest": value.digest}
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, tuple):

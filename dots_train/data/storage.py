@@ -115,8 +115,7 @@ class RemoteStorage:
 
     def __init__(self, url: str, config: StorageConfig) -> None:
         self.objects, self.config = Objects(url, config), config
-        folder = config.cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dots"
-        self.cache = Cache(Path(folder), config.cache_bytes)
+        self.cache = Cache(cache_folder(config), config.cache_bytes)
         self._pool = ThreadPoolExecutor(config.connections, thread_name_prefix="dots-fetch")
         self._lock = threading.Lock()
         self._coming: dict[str, Future[U8]] = {}
@@ -162,7 +161,7 @@ class RemoteStorage:
         entry = message.shard.batches[message.number]
 
         def wrong(content: bytes | U8) -> str | None:
-            found = zlib.crc32(content)
+            found = zlib.crc32(memoryview(content))
             return None if found == entry.crc32 else f"their CRC-32 is {found:08x}, the manifest says {entry.crc32:08x}"
 
         try:
@@ -180,6 +179,13 @@ class RemoteStorage:
         finally:
             with self._lock:
                 self._coming.pop(name, None)
+
+
+def cache_folder(config: StorageConfig | None) -> Path:
+    """Where fetched record batches are kept."""
+    if config and config.cache:
+        return Path(config.cache)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dots"
 
 
 def open_storage(where: str | Path, config: StorageConfig) -> Storage:
