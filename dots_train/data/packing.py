@@ -155,7 +155,7 @@ def best_fit(lengths: I64, capacity: int) -> I64:
 def _checksum(index: Index) -> str:
     crc = 0
     for part in index:
-        crc = zlib.crc32(memoryview(np.ascontiguousarray(part)), crc)
+        crc = zlib.crc32(np.ascontiguousarray(part).data, crc)
     return f"{crc:08x}"
 
 

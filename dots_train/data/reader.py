@@ -1,9 +1,9 @@
 """Samples by their global number g alone.
 
-A plan says of which stream sample g is and the how many'th of that stream, an order which row of the stream that is, a
-layout what the row holds. All three are functions, so that sample g is a pure function of the data, the sequence length,
-the seed and g: the same global batches for any number of ranks or workers and through any change of batch size, and the
-whole state of the loader is about a hundred bytes.
+A plan says which stream sample g is of and which of that stream's samples it is, an order which row of the stream that
+is, a layout what the row holds. All three are functions, so that sample g is a pure function of the data, the sequence
+length, the seed and g: the same global batches for any number of ranks or workers and through any change of batch size,
+and the whole state of the loader is about a hundred bytes.
 """
 
 from __future__ import annotations

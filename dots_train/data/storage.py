@@ -160,13 +160,13 @@ class RemoteStorage:
     def _fetch(self, message: Message, name: str) -> U8:
         entry = message.shard.batches[message.number]
 
-        def wrong(content: bytes | U8) -> str | None:
-            found = zlib.crc32(memoryview(content))
+        def wrong(content: bytes | memoryview) -> str | None:
+            found = zlib.crc32(content)
             return None if found == entry.crc32 else f"their CRC-32 is {found:08x}, the manifest says {entry.crc32:08x}"
 
         try:
             bytes_ = self.cache.get(name, entry.length)
-            if bytes_ is None or wrong(bytes_):
+            if bytes_ is None or wrong(bytes_.data):
                 content = self.objects.span(message.shard.file, entry.offset, entry.length, wrong)
                 self.cache.put(name, content)
                 kept = self.cache.get(name, entry.length)

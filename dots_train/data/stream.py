@@ -254,7 +254,7 @@ def check_shard(storage: Storage, shard: Shard, manifest: Manifest) -> None:
     try:
         with pa.ipc.open_stream(storage.read(shard.file, shard.header.offset, shard.header.length)) as reader:
             schema = reader.schema
-        table = shard.batches.table
+        _ = shard.batches.table  # read and checked here
     except pa.ArrowException as error:
         raise DataError(f"{path}: cannot be read as an Arrow file: {error}") from error
     except ManifestError as error:
