@@ -1,9 +1,9 @@
 """A folder of fetched record batches under a bound of bytes, shared by processes.
 
 A file has its final name only when it is whole, and its name says which bytes of which shard it holds, by the shard's
-checksum: so it is right for every dataset, or it is not there. Making room and naming happen under one lock, so the
-bound holds whatever the number of processes; what was longest not opened goes first. A file that is deleted while
-another process maps it lives on for that process.
+checksum: so it is right for every dataset, or it is not there. Making room and writing happen under one lock, so the
+bound holds whatever the number of processes; what was longest not opened goes first, and so does what a killed process
+left half-written. A file that is deleted while another process maps it lives on for that process.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dots_train.data.errors import DataError
 
 U8 = npt.NDArray[np.uint8]
 
-LOCK_SECONDS = 10.0
+LOCK, LOCK_SECONDS = ".lock", 10.0
 
 
 class Cache:
@@ -50,21 +50,20 @@ class Cache:
         if len(content) > self.limit:
             least = f"one record batch has {len(content)}"
             raise DataError(f"storage.cache_bytes: {self.limit} is too little for {self.folder}, {least}")
-        temporary = self.folder / f".{name}.{os.getpid()}.{time.monotonic_ns()}.tmp"
+        temporary = self.folder / f".{name}.tmp"
         try:
-            temporary.write_bytes(content)
             with self._locked():
-                self._make_room(len(content), temporary.name)
+                self._make_room(len(content))
+                temporary.write_bytes(content)
                 os.replace(temporary, self.folder / name)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise DataError(f"{self.folder}: cannot keep a record batch: {error.strerror or error}") from error
 
-    def _make_room(self, length: int, but: str) -> None:
+    def _make_room(self, length: int) -> None:
         files = []
         with os.scandir(self.folder) as found:
             for entry in found:
-                if entry.name not in (".lock", but):
+                if entry.name != LOCK:
                     with contextlib.suppress(FileNotFoundError):
                         status = entry.stat()
                         files.append((status.st_mtime_ns, entry.name, status.st_size))
@@ -78,7 +77,7 @@ class Cache:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         deadline = time.monotonic() + LOCK_SECONDS
-        with open(self.folder / ".lock", "wb") as lock:
+        with open(self.folder / LOCK, "wb") as lock:
             while True:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -7,6 +7,7 @@ are off: a read that comes back short or damaged is as much a failure as a 503, 
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from dots_train.data.errors import DataError
 
 T = TypeVar("T")
 
+ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 SCHEMES = ("s3://", "s3a://", "gs://", "az://", "abfs://", "abfss://", "http://", "https://")
 
 
@@ -80,7 +82,8 @@ class Objects:
         )
         self._failures = (Fleeting, exceptions.BaseError, OSError)
         client: dict[str, Any] = {"timeout": timedelta(seconds=config.request_seconds)}
-        if self.url.startswith("http://"):
+        # Who names an endpoint without TLS means it.
+        if any(one.startswith("http://") for one in (self.url, *(os.environ.get(name, "") for name in ENDPOINTS))):
             client["allow_http"] = True
         try:
             self._store = from_url(self.url, client_options=client, retry_config={"max_retries": 0})  # type: ignore[call-overload]
@@ -121,7 +124,7 @@ class Objects:
                 raise DataError(f"{self.url}/{what}: {_first_line(error)}") from error
             except self._failures as error:
                 last = error
-            wait = random.uniform(0, min(config.longest_wait, config.first_wait * 2**number))
+            wait = random.uniform(0, min(config.longest_wait, config.first_wait * 2 ** min(number, 60)))
             if number == config.tries or time.monotonic() - begun + wait > config.seconds:
                 break
             time.sleep(wait)

@@ -115,7 +115,8 @@ class RemoteStorage:
 
     def __init__(self, url: str, config: StorageConfig) -> None:
         self.objects, self.config = Objects(url, config), config
-        self.cache = Cache(cache_folder(config), config.cache_bytes)
+        # A folder of its own: what lies there is the cache's to delete.
+        self.cache = Cache(cache_folder(config) / "record-batches", config.cache_bytes)
         self._pool = ThreadPoolExecutor(config.connections, thread_name_prefix="dots-fetch")
         self._lock = threading.Lock()
         self._coming: dict[str, Future[U8]] = {}
@@ -158,6 +159,8 @@ class RemoteStorage:
             return self._coming[name]
 
     def _fetch(self, message: Message, name: str) -> U8:
+        if not threading.main_thread().is_alive():
+            raise DataError("the process ends")  # which would wait for all that was asked for in advance
         entry = message.shard.batches[message.number]
 
         def wrong(content: bytes | memoryview) -> str | None:
