@@ -5,34 +5,31 @@ A document of up to S tokens is never cut; of a longer one S tokens at a time ma
 packed like a document. Each row is filled up with padding, which no target asks for. So every token is read exactly
 once an epoch, as an input; a document's last token, its EOS, has no target, as what follows it in the row is chance.
 
-The index is a function of (manifest, source, S, VERSION) and is built once, in one file: an Arrow file with a row for
-each row of a batch, of the pieces of the stream that it holds.
+The index is a function of (manifest, source, S, VERSION) and is built once, in one file named by these: little-endian
+int64 {rows, pieces, CRC-32 of the name and of what follows}, then the arrays of `Index`.
 """
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
-from dots_data.tokens.manifest import commit
+from dots_data.tokens.manifest import write_atomically
 from dots_train.data.batch import IGNORE
 from dots_train.data.errors import DataError
 from dots_train.data.stream import I64, Stream, Tokens
 
 VERSION = 1  # counts up whenever the same documents would be packed otherwise
 
-PIECE = pa.struct([pa.field("at", pa.int64(), nullable=False), pa.field("length", pa.int32(), nullable=False)])
-SCHEMA = pa.schema([pa.field("pieces", pa.large_list(pa.field("item", PIECE, nullable=False)), nullable=False)])
+HEAD = 3 * 8
 
 
 class Index(NamedTuple):
-    """Row i holds pieces [borders[i], borders[i + 1]): `length` tokens from `at` of the stream each."""
+    """Row i holds pieces [borders[i], borders[i + 1]): `length` (int32) tokens from `at` of the stream each."""
 
     borders: I64
     at: I64
@@ -53,10 +50,10 @@ class Packing:
             raise DataError(f"{stream.name}: holds no tokens")
         self.stream, self.length = stream, length
         self._eos = stream.dataset.manifest.tokenizer.eos_id
-        path = folder / f"packing-{stream.dataset.manifest.id}-{stream.source or 'all'}-{length}-v{VERSION}.arrow"
+        path = folder / f"packing-{stream.dataset.manifest.id}-{stream.source or 'all'}-{length}-v{VERSION}.index"
         if not path.exists():
             _write(path, pack(stream, length))
-        self._index = _read(path, stream, length)
+        self._index = _read(path, stream.tokens)
         self.count = len(self._index.borders) - 1
 
     def read(self, number: int) -> tuple[Tokens, I64]:
@@ -152,39 +149,32 @@ def best_fit(lengths: I64, capacity: int) -> I64:
     return bins
 
 
-def _checksum(index: Index) -> str:
-    crc = 0
-    for part in index:
-        crc = zlib.crc32(np.ascontiguousarray(part).data, crc)
-    return f"{crc:08x}"
-
-
 def _write(path: Path, index: Index) -> None:
     """Commit an index. Processes that build it at the same time write the same."""
-    pieces = pa.StructArray.from_arrays([pa.array(index.at), pa.array(index.length)], fields=list(PIECE))
-    rows = pa.LargeListArray.from_arrays(pa.array(index.borders), pieces, type=SCHEMA.field(0).type)
-    schema = SCHEMA.with_metadata({"crc32": _checksum(index)})
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    arrays = [part.astype(part.dtype.newbyteorder("<"), copy=False).tobytes() for part in index]
+    head = np.array([len(index.borders) - 1, len(index.at), _checksum(path, b"".join(arrays))], dtype="<i8")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-            writer.write_batch(pa.record_batch([rows], schema=schema))
-        commit(temporary, path)
+        write_atomically(path, b"".join([head.tobytes(), *arrays]))
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise DataError(f"{path}: cannot be written: {error.strerror or error}; name another folder for it") from error
 
 
-def _read(path: Path, stream: Stream, length: int) -> Index:
+def _read(path: Path, tokens: int) -> Index:
     try:
-        with pa.memory_map(str(path)) as file:
-            reader = pa.ipc.open_file(file)
-            said = (reader.schema.metadata or {}).get(b"crc32", b"").decode("ascii", "replace")
-            rows = reader.get_batch(0).column("pieces")
-        pieces = rows.values
-        index = Index(*(part.to_numpy() for part in (rows.offsets, pieces.field("at"), pieces.field("length"))))
-    except (OSError, pa.ArrowException, KeyError, IndexError) as error:
+        content = np.memmap(path, dtype=np.uint8, mode="r").view(np.ndarray)
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as a packing index: {error}; remove it") from error
-    if _checksum(index) != said or int(index.length.sum(dtype=np.int64)) != stream.tokens:
-        raise DataError(f"{path}: its content is not what was written for {length} tokens; remove it")
+    rows, pieces, crc = content[:HEAD].view("<i8").tolist() if len(content) > HEAD else (0, 0, 0)
+    sizes = [HEAD, 8 * (rows + 1), 8 * pieces, 4 * pieces]
+    if min(rows, pieces) < 1 or sum(sizes) != len(content) or crc != _checksum(path, content[HEAD:].data):
+        raise DataError(f"{path}: is not what was written as a packing index; remove it")
+    _, borders, at, length = np.split(content, np.cumsum(sizes)[:-1])
+    index = Index(borders.view("<i8"), at.view("<i8"), length.view("<i4"))
+    if int(index.length.sum(dtype=np.int64)) != tokens:
+        raise DataError(f"{path}: is of a stream of other tokens than these {tokens}; remove it")
     return index
+
+
+def _checksum(path: Path, content: bytes | memoryview) -> int:
+    return zlib.crc32(content, zlib.crc32(path.name.encode()))
