@@ -109,9 +109,9 @@ class Bijection:
         return left + right * a
 
 
-def epoch_order(n: int, seed: int, epoch: int) -> Bijection:
-    """The order of `n` windows in one epoch: another permutation for each (seed, epoch)."""
-    return Bijection(n, key("windows", seed, epoch))
+def epoch_order(n: int, seed: int, epoch: int, stream: str = "") -> Bijection:
+    """The order of `n` windows in one epoch: another permutation for each (seed, epoch, stream)."""
+    return Bijection(n, key("windows", seed, epoch, *([stream] if stream else [])))
 
 
 def _mix(values: U64) -> U64:

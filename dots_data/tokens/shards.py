@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +27,10 @@ import pyarrow.parquet as pq
 import xxhash
 
 from dots_data.tokens import manifest as manifests
+from dots_data.tokens.batches import BatchEntry, Batches
 from dots_data.tokens.manifest import (
     FORMAT,
     VERSION,
-    BatchEntry,
-    Batches,
     Companion,
     Manifest,
     ManifestError,
@@ -166,8 +166,8 @@ def write_shard(
         file=file.name,
         source=header.source,
         job=header.job,
-        rows=sum(table.rows),
-        tokens=sum(table.tokens),
+        rows=int(table.rows.sum()),
+        tokens=int(table.tokens.sum()),
         bytes=temporary.stat().st_size,
         xxh3=checksum(temporary),
         header=span,
@@ -197,7 +197,9 @@ def read_layout(path: Path) -> tuple[Span, Batches]:
             for number, (offset, length) in enumerate(spans[1:]):
                 tokens = reader.get_batch(number).column("tokens")
                 at = tokens.values.buffers()[1].address - base
-                entries.append(BatchEntry(offset, length, len(tokens), len(tokens.values), at))
+                file.seek(offset)
+                crc = zlib.crc32(file.read_buffer(length))
+                entries.append(BatchEntry(offset, length, len(tokens), len(tokens.values), at, crc))
     except (OSError, pa.ArrowException, IndexError, KeyError) as error:
         raise ShardError(f"{path}: cannot be read as a shard: {error}") from error
     return Span(*spans[0]), Batches.of(entries)
@@ -224,8 +226,7 @@ def read_batch(path: Path, shard: Shard, number: int) -> pa.RecordBatch:
 
 
 def verify(folder: str | Path) -> list[str]:
-    """Everything that is wrong with a dataset, one sentence each, naming file and place; empty when nothing
-    is.
+    """Everything that is wrong with a dataset, one sentence each, naming file and place; empty when nothing is.
 
     Reads every byte: checksums, batch table, borders, ids below the vocabulary, EOS, source, provenance in row order.
     """
@@ -389,7 +390,7 @@ def _verify_content(root: Path, shard: Shard, manifest: Manifest) -> list[str]:
     problems = []
     try:
         head, table = read_layout(path)
-        if (head, table) != (shard.header, shard.batches):
+        if head != shard.header or not np.array_equal(table.table, shard.batches.table):
             return [f"{path}: its batches lie elsewhere than the manifest says"]
         origin = pq.read_table(root / shard.provenance.file, columns=["doc_id", "tokens"])
         with pa.memory_map(str(path)) as file:
@@ -400,7 +401,7 @@ def _verify_content(root: Path, shard: Shard, manifest: Manifest) -> list[str]:
                 problems += _verify_batch(batch, shard.source, manifest.tokenizer, f"{path}: batch {number}")
                 problems += _verify_origin(batch, origin.slice(row, len(batch)), f"{path}: batch {number}")
                 row += len(batch)
-    except (ShardError, OSError, pa.ArrowException, KeyError) as error:
+    except (ShardError, ManifestError, OSError, pa.ArrowException, KeyError) as error:
         return [*problems, f"{path}: {error}"]
     return problems
 

@@ -23,6 +23,7 @@ SUMMARY, WORK, LOCK = "summary.json", ".work", ".lock"
 OURS = re.compile(
     r"\.?shard-\d{5,}\.(arrow|provenance\.parquet)(\.\d+\.tmp)?"
     r"|\.(manifest|summary|tokenizer)\.json\.\d+\.tmp"
+    r"|\.?batches-[0-9a-f]{32}\.i64(\.\d+\.tmp)?"
 )
 
 

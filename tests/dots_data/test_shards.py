@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import random
 import shutil
 from pathlib import Path
@@ -166,20 +165,59 @@ def test_stats_and_peek(folder: Path) -> None:
         shards.provenance(folder, "x", [0])
 
 
-def test_every_flipped_bit_is_found(folder: Path, tmp_path: Path) -> None:
-    shutil.copytree(folder, tmp_path / "copy")
-    chosen = random.Random(5)
-    for name in ("shard-00000.arrow", "shard-00001.provenance.parquet", "tokenizer.json", "manifest.json"):
-        path = tmp_path / "copy" / name
-        whole = path.read_bytes()
-        for at in {0, len(whole) - 1, *(chosen.randrange(len(whole)) for _ in range(40))}:
-            changed = bytearray(whole)
-            changed[at] ^= 1 << chosen.randrange(8)
-            path.write_bytes(changed)
-            problems = shards.verify(tmp_path / "copy")
-            assert problems and name in problems[0], (name, at)
+@pytest.fixture(scope="module")
+def spoilt(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy to be damaged and mended."""
+    path = tmp_path_factory.mktemp("spoilt") / "copy"
+    shutil.copytree(folder, path)
+    return path
+
+
+def regions(folder: Path) -> dict[str, range]:
+    """The bytes of the first shard by what they are."""
+    entry = manifest.read(folder).shards[0]
+    place, end = entry.batches[0], entry.batches[-1].offset + entry.batches[-1].length
+    borders = place.tokens_at - 8 * (place.rows + 1)
+    body_end = place.tokens_at + 2 * place.tokens
+    return {
+        "magic": range(0, entry.header.offset),
+        "schema and dictionaries": range(entry.header.offset, entry.header.offset + entry.header.length),
+        "metadata of a record batch": range(place.offset, borders),
+        "borders": range(borders, place.tokens_at),
+        "tokens": range(place.tokens_at, body_end),
+        "padding, ids, sources": range(body_end, place.offset + place.length),
+        "footer": range(end, entry.bytes),
+    }
+
+
+@pytest.mark.parametrize("region", list(range(7)))
+@given(at=st.integers(0), bit=st.integers(0, 7))
+@settings(max_examples=25)
+def test_a_flipped_bit_anywhere_in_a_shard_is_found(spoilt: Path, region: int, at: int, bit: int) -> None:
+    places = list(regions(spoilt).values())[region]
+    flip_and_verify(spoilt, "shard-00000.arrow", places[at % len(places)], bit)
+
+
+@pytest.mark.parametrize("name", ["shard-00001.provenance.parquet", "tokenizer.json", "manifest.json", "batches-*.i64"])
+@given(at=st.integers(0), bit=st.integers(0, 7))
+@settings(max_examples=25)
+def test_a_flipped_bit_beside_the_shards_is_found(spoilt: Path, name: str, at: int, bit: int) -> None:
+    (path,) = spoilt.glob(name)
+    flip_and_verify(spoilt, path.name, at % path.stat().st_size, bit)
+
+
+def flip_and_verify(folder: Path, name: str, at: int, bit: int) -> None:
+    path = folder / name
+    whole = path.read_bytes()
+    changed = bytearray(whole)
+    changed[at] ^= 1 << bit
+    path.write_bytes(changed)
+    try:
+        problems = shards.verify(folder)
+    finally:
         path.write_bytes(whole)
-    assert shards.verify(tmp_path / "copy") == []
+    assert problems and name in problems[0], (name, at)
+    assert shards.verify(folder) == []
 
 
 def test_a_shard_cut_short_and_a_missing_one_are_named(folder: Path, tmp_path: Path) -> None:
@@ -197,19 +235,19 @@ def test_a_shard_cut_short_and_a_missing_one_are_named(folder: Path, tmp_path: P
 
 def rewritten(folder: Path, number: int, **changes: object) -> None:
     """Make the manifest believe in changed files: what only reading the content can find."""
-    content = json.loads((folder / "manifest.json").read_bytes())
-    entry = manifest.shard_from(content["shards"][number], "test")
+    dataset = manifest.read(folder)
+    entry = dataset.shards[number]
     path, beside = folder / entry.file, folder / entry.provenance.file
-    entry = dataclasses.replace(
+    changed = dataclasses.replace(
         entry,
         bytes=path.stat().st_size,
         xxh3=shards.checksum(path),
+        batches=shards.read_layout(path)[1],
         provenance=dataclasses.replace(entry.provenance, bytes=beside.stat().st_size, xxh3=shards.checksum(beside)),
         **changes,  # type: ignore[arg-type]
     )
-    content["shards"][number] = manifest.shard_mapping(entry)
-    del content["id"]
-    (folder / "manifest.json").write_text(json.dumps({**content, "id": manifest.content_id(content)}))
+    entries = (*dataset.shards[:number], changed, *dataset.shards[number + 1 :])
+    manifest.write(folder, dataclasses.replace(dataset, shards=entries))
 
 
 @pytest.mark.parametrize(

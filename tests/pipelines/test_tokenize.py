@@ -87,7 +87,8 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def named(folder: Path) -> set[str]:
     dataset = manifest.read(folder)
-    return {name for one in dataset.shards for name in (one.file, one.provenance.file)}
+    tables = manifest.to_mapping(dataset)["batches"]
+    return {tables, *(name for one in dataset.shards for name in (one.file, one.provenance.file))}
 
 
 @pytest.fixture(scope="module")
