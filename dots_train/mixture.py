@@ -46,7 +46,7 @@ from dots_train.untie import Untie
 
 I64 = npt.NDArray[np.int64]
 
-# The finer the blocks, the more even every batch; 1,024 permuted places cost a tenth of a millisecond.
+# The smaller, the more even is every batch, and the cheaper a sample far from the others.
 BLOCK = 1024
 VERSION = 1  # counts up whenever the same (mixture, seed, g) would mean another source or ordinal
 
@@ -279,8 +279,9 @@ class Mixture:
     def assign(self, g: int | npt.ArrayLike) -> tuple[I64, I64]:
         """The source that each sample reads (its place in `sources`), and how many samples of it come before.
 
-        g: sample numbers from 0, of any shape and order; the two int64 arrays are of that shape. Neighbours cost a
-        tenth of a microsecond each, a sample far from the others a tenth of a millisecond, at any length of training.
+        g: sample numbers from 0, of any shape and order; the two int64 arrays are of that shape. A block is worked out
+        whole and kept for a while, so neighbours are cheap, and one sample costs a block at most, at any length of
+        training.
         Raises MixtureError for a negative number.
         """
         samples = np.asarray(g, dtype=np.int64)
@@ -304,12 +305,7 @@ class Mixture:
     def past(self, g: int) -> str:
         """32 hexadecimal digits, equal for mixtures that read the same up to sample g: what a state keeps."""
         segments = [
-            [
-                part.start,
-                min(part.stop, g) if part is not self._parts[-1] else g,
-                part.planned,
-                self._named(part.quotas),
-            ]
+            [part.start, g if part is self._parts[-1] else min(part.stop, g), self._named(part.quotas)]
             for part in self._parts
             if part.start < g
         ]

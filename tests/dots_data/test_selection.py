@@ -144,6 +144,15 @@ def test_what_a_killed_run_left_is_no_part_of_the_result(tmp_path: Path) -> None
             select(tmp_path / "all", tmp_path / "busy", Rule(10))
 
 
+def test_provenance_of_several_row_groups(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "all", TABLES)
+    clean = select(tmp_path / "all", tmp_path / "clean", Rule(10))
+    for beside in (tmp_path / "all").glob("*.parquet"):
+        pq.write_table(pq.read_table(beside), beside, row_group_size=2)
+    assert select(tmp_path / "all", tmp_path / "long", Rule(10)).sources == clean.sources
+    assert contents(tmp_path / "long") == contents(tmp_path / "clean")
+
+
 def test_what_cannot_be_selected_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="is this a folder of token shards"):
         select(tmp_path / "all", tmp_path / "long", Rule(10))

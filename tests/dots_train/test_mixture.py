@@ -13,7 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dots_data.typed_yaml import ConfigError, build
-from dots_train.mixture import BLOCK, Mixture, MixtureConfig, MixtureError, Segment, divide, format_tokens, read
+from dots_train.mixture import (
+    BLOCK,
+    Mixture,
+    MixtureConfig,
+    MixtureError,
+    Segment,
+    _Branch,
+    divide,
+    format_tokens,
+    read,
+)
 
 RECIPES = Path(__file__).parents[2] / "jobs" / "mixtures"
 PLENTY = 10**15
@@ -64,18 +74,31 @@ def test_every_segment_has_its_quotas_and_no_ordinal_is_skipped(
     )
 
 
+def errors_of(branch: _Branch, above: list[int], into: list[Fraction]) -> None:
+    """Half of the sum of a leaf's parts of the branches that it is on, the whole tree left out."""
+    if branch.children is None:
+        into[branch.source] = (
+            sum((Fraction(branch.quota, quota) for quota in [*above, branch.quota][1:]), Fraction(0)) / 2
+        )
+    for child in branch.children or ():
+        errors_of(child, [*above, branch.quota], into)
+
+
 @given(weights_of, st.integers(1, 40 * BLOCK), st.lists(st.integers(0, 40), min_size=1, max_size=10))
 @settings(max_examples=100, deadline=None)
 def test_every_block_has_the_right_shares(weights: dict[str, float], samples: int, blocks: list[int]) -> None:
     mixed = mixture(Segment(samples, weights))
     part = mixed._parts[0]
+    bounds = [Fraction(0)] * len(mixed.sources)
+    errors_of(part.tree, [], bounds)
     before = [0] * len(mixed.sources)
     for block in sorted(blocks):
         upto = min(block * BLOCK, samples)
         counts = part.counts(upto)
         assert sum(counts) == upto
         assert all(now >= then for now, then in zip(counts, before, strict=True)), "monotone"
-        assert all(abs(now - upto * quota / samples) < ERROR for now, quota in zip(counts, part.quotas, strict=True))
+        for now, quota, bound in zip(counts, part.quotas, bounds, strict=True):
+            assert abs(now - Fraction(upto * quota, samples)) <= bound < ERROR
         before = counts
     assert tuple(part.counts(samples)) == part.quotas
 
@@ -129,7 +152,7 @@ def test_the_order_is_written_down() -> None:
     mixed = mixture(Segment(3000, {"a": 1, "b": 2, "c": 0.3}), Segment(6000, {"b": 1, "c": 1}, "later"), seed=5)
     written = b"".join(column.astype("<i8").tobytes() for column in mixed.assign(np.arange(7000)))
     assert hashlib.blake2b(written, digest_size=8).hexdigest() == "19a51aa4e30f8be8"
-    assert mixed.past(4000) == "f6f8f883b899e0daa69047b7ee90955b"
+    assert mixed.past(4000) == "b6a7dbf93923a147e194ee5d5fc80fa5"
 
 
 def test_seeds_and_blocks_have_other_orders() -> None:
@@ -221,6 +244,28 @@ def test_a_change_in_mid_run_leaves_the_past(
     if new.assign(g)[0] != old.assign(g)[0] or new.past(g + 1) != old.past(g + 1):
         with pytest.raises(MixtureError, match="of another mixture"):
             old.check_past(new.past(g + 1), g + 1)
+
+
+def test_a_change_of_caps_leaves_the_past_too() -> None:
+    before = MixtureConfig((Segment(10_000, {"a": 1, "b": 1}),), {"a": 2})
+    windows = {"a": 1000, "b": PLENTY}
+    old = Mixture(before, windows, 1, 0)
+    assert abs(old.consumed(5000)["a"] - 1000) < 50, "two epochs of 1,000 over the whole segment"
+    new = Mixture(before.changed(5000, [Segment(10_000, {"a": 1, "b": 1}, "freed")], caps={"a": 2.5}), windows, 1, 0)
+    new.check_past(old.past(5000), 5000)
+    assert new.consumed(10_000) == {"a": 2500, "b": 7500}
+
+
+def test_a_run_goes_on_after_the_last_batch_reached_over_the_end() -> None:
+    before = MixtureConfig((Segment(10_000, {"a": 1, "b": 1}),))
+    old = mixture(*before.segments)
+    new = mixture(*before.changed(10_100, [Segment(12_000, {"b": 1}, "more")]).segments)
+    new.check_past(old.past(10_100), 10_100)
+    assert [column.tolist() for column in new.assign(np.arange(10_100))] == [
+        column.tolist() for column in old.assign(np.arange(10_100))
+    ]
+    assert abs(old.consumed(10_100)["a"] - 5050) < 60
+    assert new.consumed(12_000)["a"] == old.consumed(10_100)["a"]
 
 
 def _named(mixed: Mixture, upto: int) -> tuple[np.ndarray, np.ndarray]:
