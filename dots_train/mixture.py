@@ -92,7 +92,8 @@ class MixtureConfig:
 
     segments: tuple[Segment, ...]
     caps: Mapping[str, float] = field(default_factory=dict)
-    """Epochs at most of a source, over the whole run: those of its tokens that come first are kept for no later one."""
+    """Epochs at most of a source, over the whole run. The first segments take first; a cap of their own leaves more to
+    the later ones."""
     untie: Untie | None = None
     """Untie-the-Knots on the windows that are read; see dots_train.untie."""
 
@@ -273,7 +274,7 @@ class Mixture:
 
     @property
     def tokens(self) -> int:
-        """Tokens of the whole mixture: a curriculum that is longer has no mixture at its end."""
+        """Tokens of the whole mixture. A longer curriculum should be refused: past this end no cap holds."""
         return self.config.segments[-1].end
 
     def assign(self, g: int | npt.ArrayLike) -> tuple[I64, I64]:
@@ -356,7 +357,6 @@ class Mixture:
         return [
             (part.segment.name, name, float(asked / part.planned), quota / part.planned)
             for part in self._parts
-            if part.planned
             for name, asked, quota in zip(self.sources, self._asked_of_plan(part), part.quotas, strict=True)
             if name in part.segment.weights
         ]
@@ -396,11 +396,12 @@ class Mixture:
 
     def _asked_of_plan(self, part: _Part) -> list[Fraction]:
         weights = self._weights(part.segment)
-        return [part.planned * weight / sum(weights) for weight in weights]
+        total = sum(weights)
+        return [part.planned * weight / total for weight in weights]
 
     def _asked(self, part: _Part) -> list[Fraction]:
         """Samples of each source that the weights alone would give, over what is read of the segment."""
-        done = Fraction(part.stop - part.start, max(1, part.planned))
+        done = Fraction(part.stop - part.start, part.planned)
         return [asked * done for asked in self._asked_of_plan(part)]
 
     def _reason(self, part: _Part, source: int) -> str:
