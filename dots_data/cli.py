@@ -208,9 +208,12 @@ def takedown(options: argparse.Namespace) -> int:
 
 
 def shards(options: argparse.Namespace) -> int:
-    """Verify, show or count tokenized shards."""
+    """Verify, show, count or select tokenized shards."""
+    from dots_data.tokens import selection
     from dots_data.tokens import shards as tools
 
+    if options.action == "select":
+        return selection.run(options)
     folder = Path(options.folder)
     if options.action == "verify":
         problems = tools.verify(folder)
@@ -292,9 +295,12 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--dry-run", action="store_true", help="say what would happen, change nothing")
     command.set_defaults(run=takedown)
 
-    command = commands.add_parser("shards", help="verify, peek into or count tokenized shards")
-    command.add_argument("action", choices=("verify", "peek", "stats"))
+    command = commands.add_parser("shards", help="verify, peek into, count or select from tokenized shards")
+    command.add_argument("action", choices=("verify", "peek", "stats", "select"))
     command.add_argument("folder", nargs="?", default="build/tokens", help="shard folder (default: %(default)s)")
+    command.add_argument("--min-tokens", type=int, metavar="N", help="select: documents of at least N tokens")
+    command.add_argument("--suffix", default="", help="select: behind the names of the sources (--suffix=-long)")
+    command.add_argument("--output", metavar="FOLDER", help="select: where the new dataset goes")
     command.set_defaults(run=shards)
     return arguments
 

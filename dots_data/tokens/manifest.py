@@ -11,7 +11,8 @@ file):
     {format, version, id,
      tokenizer: {file, sha256, vocab_size, eos, eos_id, bos_id | null, special: {text: id}},
      dtype: "uint16" | "uint32",
-     recipe: {data: hash of the recipe that made the documents | null, tokenize: hash of this job},
+     recipe: {data: hash of the recipe that made the documents | null, tokenize: hash of this job,
+              derived: {dataset: id, rule: text} | null},     where it is a part of another dataset
      seed, documents, tokens,
      sources: [{name, rows, tokens}],         sorted by name, 1,000 at most
      batches: name of the file of the batch tables, see dots_data.tokens.batches
@@ -80,11 +81,20 @@ class TokenizerInfo:
 
 
 @dataclass(frozen=True)
+class Derived:
+    """Of which dataset (its id) another one was made, and by which rule."""
+
+    dataset: str
+    rule: str
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Hashes of what made the data: the recipe of the documents (if known), and the tokenize job."""
 
     data: str | None
     tokenize: str
+    derived: Derived | None = None
 
 
 @dataclass(frozen=True)
@@ -331,6 +341,10 @@ class _Keys:
     def keys(self, name: str) -> _Keys:
         return _Keys(self.get(name, dict), f"{self.where}: {name}")
 
+    def optional(self, name: str) -> _Keys | None:
+        value = self.get(name, dict, None)
+        return None if value is None else _Keys(value, f"{self.where}: {name}")
+
     def items(self, name: str) -> list[_Keys]:
         return [_Keys(item, f"{self.where}: {name}[{i}]") for i, item in enumerate(self.get(name, list))]
 
@@ -362,8 +376,11 @@ def _tokenizer(keys: _Keys) -> TokenizerInfo:
 
 
 def _recipe(keys: _Keys) -> Recipe:
-    recipe = Recipe(keys.get("data", str, None), keys.get("tokenize", str))
-    keys.no_more()
+    origin = keys.optional("derived")
+    derived = Derived(origin.get("dataset", str), origin.get("rule", str)) if origin else None
+    recipe = Recipe(keys.get("data", str, None), keys.get("tokenize", str), derived)
+    for part in filter(None, (keys, origin)):
+        part.no_more()
     return recipe
 
 
