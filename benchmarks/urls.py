@@ -31,8 +31,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dots_data import console
-from dots_data import cache
+from dots_data import cache, console
 from dots_data.crawl.urls import UrlFilter, UrlFilterConfig
 
 RESULTS = Path(__file__).parent / "results"
