@@ -24,7 +24,7 @@ from dots_data.rules import RulesConfig, clean_and_measure, decide
 from dots_data.rules import evaluations as sets
 from dots_data.rules.apply import _judged
 from dots_data.rules.decontamination import Decontamination, measure
-from dots_data.rules.evaluations import Evaluations, Settings, compile_sets, files_of, opened, read_items
+from dots_data.rules.evaluations import Evaluations, Settings, compile_sets, files_of, opened
 from dots_data.schema import DOCUMENT
 from dots_data.text import Document
 from dots_data.typed_yaml import ConfigError, build, to_mapping
@@ -309,7 +309,7 @@ def test_new_content_is_another_run(tmp_path: Path) -> None:
 
 QUESTIONS = (
     "Which of the following statements about the structure of the cell membrane of plants is true?",
-    "A shop sells apples at three for a pound and pears at two for a pound; how much do nine apples and four pears cost?",
+    "A shop sells apples at three for a pound and pears at two for a pound; how much do nine apples cost?",
     "The author of the passage most probably mentions the invention of the printing press in order to show what?",
     "下列关于光合作用的说法中，正确的是哪一项？光合作用只在有光的条件下进行，释放氧气并储存能量。",
     "Write a function that takes a list of numbers and returns the sum of the squares of those that are even.",
