@@ -21,10 +21,10 @@ crawl-clean: setup ## WARC files -> clean documents    [INPUT=... OUTPUT=... REC
 	    $(if $(INDEX),--index '$(INDEX)') $(if $(OUTPUT),--output '$(OUTPUT)') \
 	    $(if $(PARTITIONS),--partitions $(PARTITIONS))
 
-tokenize: setup ## documents -> tokenized Arrow shards  [INPUT=... OUTPUT=... TOKENIZER=... WORKERS=N JOB=...]
+tokenize: setup ## documents -> tokenized Arrow shards  [INPUT=... OUTPUT=... TOKENIZER=... SOURCE_FROM=... WORKERS=N JOB=...]
 	@$(PYTHON_RUN) -m pipelines.tokenize $(if $(JOB),--job '$(JOB)') \
 	    $(if $(INPUT),--input '$(INPUT)') $(if $(OUTPUT),--output '$(OUTPUT)') \
-	    $(if $(TOKENIZER),--tokenizer '$(TOKENIZER)') $(if $(WORKERS),--workers $(WORKERS))
+	    $(if $(SOURCE_FROM),--source-from '$(SOURCE_FROM)') $(if $(TOKENIZER),--tokenizer '$(TOKENIZER)') $(if $(WORKERS),--workers $(WORKERS))
 
 pretrain: setup ## shards -> model                     [DATA=... OUTPUT=... CONFIG=...]
 	@$(PYTHON_RUN) -m pipelines.pretrain $(if $(CONFIG),--job '$(CONFIG)') \

@@ -281,6 +281,7 @@ def check_shard(path: Path, shard: Shard, manifest: Manifest) -> None:
         "format": f"{manifests.FORMAT}/{manifests.VERSION}",
         "tokenizer": manifest.tokenizer.sha256,
         "job": shard.job,
+        "source": shard.source,
     }
     metadata = {k.decode(): v.decode() for k, v in (schema.metadata or {}).items()}
     for name, value in said.items():

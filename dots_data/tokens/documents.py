@@ -15,7 +15,8 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from dots_data.tokens.manifest import content_id
+from dots_data.tokens.manifest import MOST_SOURCES, PLAIN_NAME, content_id
 from dots_data.tokens.order import key, keyed_hash
 
 PARQUET, JSONL = (".parquet",), (".jsonl", ".jsonl.gz")
@@ -73,6 +74,14 @@ class Input:
 
 
 @dataclass(frozen=True)
+class SourceFrom:
+    """Where documents say which source they are of: a column, and the name for those that say nothing there."""
+
+    default: str
+    column: str = "source"
+
+
+@dataclass(frozen=True)
 class Piece:
     """What one task reads: some row groups of a Parquet file, or a whole JSON Lines file (no groups)."""
 
@@ -85,6 +94,7 @@ class Survey:
     """What a piece, or all of them, holds.
 
     digest: sum of the rows' hashes modulo 2**128: the same for any order and division.
+    sources: bytes of text by name of the source.
     histogram: bytes of text by the leading bits of the keyed hash that orders the sample.
     empty: documents without text, which are left out everywhere.
     """
@@ -93,7 +103,7 @@ class Survey:
     bytes: int
     empty: int
     digest: int
-    sources: frozenset[str]
+    sources: Mapping[str, int]
     histogram: npt.NDArray[np.int64]
 
     @property
@@ -104,12 +114,13 @@ class Survey:
     @classmethod
     def total(cls, parts: Iterable[Survey]) -> Survey:
         rows = size = empty = digest = 0
-        sources: frozenset[str] = frozenset()
+        sources: Counter[str] = Counter()
         histogram = np.zeros(1 << SAMPLE_BITS, dtype=np.int64)
         for part in parts:
             rows, size, empty = rows + part.rows, size + part.bytes, empty + part.empty
             digest = (digest + part.digest) % (1 << 128)
-            sources, histogram = sources | part.sources, histogram + part.histogram
+            sources.update(part.sources)
+            histogram = histogram + part.histogram
         return cls(rows, size, empty, digest, sources, histogram)
 
 
@@ -187,22 +198,21 @@ def pieces(files: Iterable[str], piece_bytes: int = PIECE_BYTES) -> list[Piece]:
     return cut
 
 
-def read(piece: Piece, source: str) -> Iterator[pa.RecordBatch]:
-    """The documents of a piece that have text, in batches of schema ROW. `source` is for those that name
-    none.
+def read(piece: Piece, source: SourceFrom) -> Iterator[pa.RecordBatch]:
+    """The documents of a piece that have text, in batches of schema ROW.
 
     Raises:
-        DocumentsError: the file cannot be read, a line is not JSON, there is no `text`, or a column has
-            another type.
+        DocumentsError: the file cannot be read, a line is not JSON, there is no `text` or no column of sources, a
+            column has another type, or a source has no plain name.
     """
     for batch in _read_all(piece, source):
         yield batch.filter(pc.greater(pc.binary_length(batch.column("text")), 0))
 
 
-def survey(piece: Piece, source: str, seed: int) -> Survey:
-    """Read a piece and count it. Raises DocumentsError."""
+def survey(piece: Piece, source: SourceFrom, seed: int) -> Survey:
+    """Read a piece and count it. Raises DocumentsError, also for more sources than a manifest can name."""
     rows = size = empty = digest = 0
-    sources: set[str] = set()
+    sources: Counter[str] = Counter()
     histogram = np.zeros(1 << SAMPLE_BITS, dtype=np.int64)
     sample_key = key("sample", seed)
     for batch in _read_all(piece, source):
@@ -212,10 +222,20 @@ def survey(piece: Piece, source: str, seed: int) -> Survey:
         lengths = lengths[lengths > 0]
         rows, size = rows + len(lengths), size + int(lengths.sum())
         digest = (digest + digest_of(batch)) % (1 << 128)
-        sources.update(pc.unique(batch.column("source")).to_pylist())
+        for name, length in zip(batch.column("source").to_pylist(), lengths.tolist(), strict=True):
+            sources[name] += length
+        check_number(sources, source, piece.file)
         bins = [keyed_hash(doc_id, sample_key) >> 64 - SAMPLE_BITS for doc_id in batch.column("id").to_pylist()]
         np.add.at(histogram, bins, lengths)
-    return Survey(rows, size, empty, digest, frozenset(sources), histogram)
+    return Survey(rows, size, empty, digest, sources, histogram)
+
+
+def check_number(sources: Collection[str], source: SourceFrom, where: str) -> None:
+    """Raises DocumentsError for more sources than a manifest can name."""
+    if len(sources) > MOST_SOURCES:
+        raise DocumentsError(
+            f"{where}: column {source.column}: over {MOST_SOURCES} sources; take them from a column with fewer values"
+        )
 
 
 def digest_of(batch: pa.RecordBatch) -> int:
@@ -236,7 +256,7 @@ def sample_bound(total: Survey, size: int) -> int:
     return int(np.searchsorted(np.cumsum(total.histogram), size)) + 1
 
 
-def sample(piece: Piece, source: str, seed: int, bound: int) -> list[tuple[int, bytes, str]]:
+def sample(piece: Piece, source: SourceFrom, seed: int, bound: int) -> list[tuple[int, bytes, str]]:
     """(hash, id, text) of a piece's documents in the bins [0, bound): candidates for `choose`."""
     found = []
     sample_key = key("sample", seed)
@@ -261,10 +281,15 @@ def choose(candidates: Iterable[tuple[int, bytes, str]], size: int) -> list[str]
     return chosen or texts[:1]
 
 
-def _read_all(piece: Piece, source: str) -> Iterator[pa.RecordBatch]:
-    tables = _read_jsonl(piece.file) if piece.file.endswith(JSONL) else _read_parquet(piece)
+def _read_all(piece: Piece, source: SourceFrom) -> Iterator[pa.RecordBatch]:
+    names = {*READ, source.column}
+    tables = _read_jsonl(piece.file, names) if piece.file.endswith(JSONL) else _read_parquet(piece, names)
+    named = set()
     for batch in tables:
+        named.add(_name_in(batch, source.column) is not None)
         yield _uniform(batch, source, piece.file)
+    if named == {False} and source.column != SourceFrom.column:
+        raise DocumentsError(f"{piece.file}: has no column `{source.column}` to take sources from")
 
 
 def _open(file: str) -> pq.ParquetFile:
@@ -274,22 +299,22 @@ def _open(file: str) -> pq.ParquetFile:
         raise DocumentsError(f"{file}: cannot be read as Parquet: {error}") from error
 
 
-def _read_parquet(piece: Piece) -> Iterator[pa.RecordBatch]:
+def _read_parquet(piece: Piece, names: Collection[str]) -> Iterator[pa.RecordBatch]:
     with _open(piece.file) as file:
-        columns = [name for name in file.schema_arrow.names if name in READ]
+        columns = [name for name in file.schema_arrow.names if name in names]
         try:
             yield from file.iter_batches(ROWS_AT_ONCE, row_groups=list(piece.groups), columns=columns)
         except (OSError, pa.ArrowException) as error:
             raise DocumentsError(f"{piece.file}: row groups {list(piece.groups)}: {error}") from error
 
 
-def _read_jsonl(file: str) -> Iterator[pa.RecordBatch]:
+def _read_jsonl(file: str, names: Collection[str]) -> Iterator[pa.RecordBatch]:
     rows: list[dict[str, Any]] = []
     number = 0
     try:
         with gzip.open(file) if file.endswith(".gz") else open(file, "rb") as lines:
             for number, line in enumerate(lines, 1):
-                rows.append(_parse(line, f"{file}: line {number}"))
+                rows.append(_parse(line, names, f"{file}: line {number}"))
                 if len(rows) == ROWS_AT_ONCE:
                     yield _from_rows(rows, file, number)
                     rows = []
@@ -299,14 +324,14 @@ def _read_jsonl(file: str) -> Iterator[pa.RecordBatch]:
         yield _from_rows(rows, file, number)
 
 
-def _parse(line: bytes, where: str) -> dict[str, Any]:
+def _parse(line: bytes, names: Collection[str], where: str) -> dict[str, Any]:
     try:
         loaded = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise DocumentsError(f"{where}: not JSON: {error}") from error
     if not isinstance(loaded, dict) or not isinstance(loaded.get("text"), str):
         raise DocumentsError(f"{where}: not an object with a string `text`")
-    return {name: _clean(loaded[name]) for name in READ if name in loaded}
+    return {name: _clean(loaded[name]) for name in names if name in loaded}
 
 
 def _from_rows(rows: list[dict[str, Any]], file: str, last: int) -> pa.RecordBatch:
@@ -322,13 +347,11 @@ def _clean(value: Any) -> Any:
     return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if isinstance(value, str) else value
 
 
-def _uniform(batch: pa.RecordBatch, source: str, file: str) -> pa.RecordBatch:
+def _uniform(batch: pa.RecordBatch, source: SourceFrom, file: str) -> pa.RecordBatch:
     def column(name: str, kind: pa.DataType) -> pa.Array | None:
-        found = name if name in batch.schema.names else ALSO_KNOWN_AS.get(name)
-        if found is None or found not in batch.schema.names:
-            return None
+        found = _name_in(batch, name)
         try:
-            return batch.column(found).cast(kind)
+            return None if found is None else batch.column(found).cast(kind)
         except pa.ArrowException as error:
             raise DocumentsError(f"{file}: column {found}: {error}") from error
 
@@ -338,7 +361,7 @@ def _uniform(batch: pa.RecordBatch, source: str, file: str) -> pa.RecordBatch:
     text = text.fill_null("")
     given = column("doc_id", pa.string())
     columns: dict[str, pa.Array] = {"id": _ids(given, text), "text": text}
-    columns["source"] = _or(column("source", pa.string()), source, len(batch), pa.string())
+    columns["source"] = _sources(column(source.column, pa.string()), source, len(batch), file)
     columns["bucket"] = _or(column("bucket", pa.uint8()), 0, len(batch), pa.uint8())
     for field in list(ROW)[4:]:
         columns[field.name] = column(field.name, field.type)
@@ -347,6 +370,11 @@ def _uniform(batch: pa.RecordBatch, source: str, file: str) -> pa.RecordBatch:
             own = given if field.name == "record_id" else None
             columns[field.name] = own if own is not None else pa.nulls(len(batch), field.type)
     return pa.record_batch([columns[name] for name in ROW.names], schema=ROW)
+
+
+def _name_in(batch: pa.RecordBatch, name: str) -> str | None:
+    """The column that holds what is asked for, under this or its other name."""
+    return next((one for one in (name, ALSO_KNOWN_AS.get(name)) if one in batch.schema.names), None)
 
 
 def _ids(given: pa.Array | None, text: pa.Array) -> pa.Array:
@@ -361,6 +389,17 @@ def _ids(given: pa.Array | None, text: pa.Array) -> pa.Array:
         else:
             ids.append(hashlib.blake2b(name.encode(), digest_size=16).digest())
     return pa.array(ids, pa.binary(16))
+
+
+def _sources(given: pa.Array | None, source: SourceFrom, rows: int, file: str) -> pa.Array:
+    names = _or(given, source.default, rows, pa.string())
+    for name in pc.unique(names).to_pylist():
+        if not PLAIN_NAME.fullmatch(name):
+            raise DocumentsError(
+                f"{file}: column {source.column}: {name[:100]!r} is no plain name for a source ({PLAIN_NAME.pattern}); "
+                "rename it or take sources from another column"
+            )
+    return names
 
 
 def _or(column: pa.Array | None, value: str | int, rows: int, kind: pa.DataType) -> pa.Array:

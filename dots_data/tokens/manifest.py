@@ -5,7 +5,7 @@ its own canonical JSON without the id, so that equal data under equal settings h
 checkpoint can name exactly what it was trained on. Standard library and NumPy only, so that the trainer reads
 it without the data side.
 
-Format `dots-tokens`, version 1 (all counts and offsets are integers, offsets in bytes from the start of the
+Format `dots-tokens`, version 2 (all counts and offsets are integers, offsets in bytes from the start of the
 file):
 
     {format, version, id,
@@ -13,12 +13,15 @@ file):
      dtype: "uint16" | "uint32",
      recipe: {data: hash of the recipe that made the documents | null, tokenize: hash of this job},
      seed, documents, tokens,
-     sources: [{name, rows, tokens}],         sorted by name; shards' `source` dictionaries hold exactly these
-     shards: [{file, job: hash of the job that wrote it, rows, tokens, bytes,
+     sources: [{name, rows, tokens}],         sorted by name, 1,000 at most
+     shards: [{file, source: name of one of them, job: hash of the job that wrote it, rows, tokens, bytes,
                xxh3: 32 hex digits of XXH3-128 of the file,
                header: {offset, length},       the schema and dictionary messages
                batches: {offset: [...], length: [...], rows: [...], tokens: [...], tokens_at: [...]},
                provenance: {file, bytes, xxh3}}]}
+
+A shard holds documents of one source. So the shards that name a source, in their order, are a token stream of its own,
+and a mixture can weight it; all shards in their order are the stream of the whole.
 
 `batches` is a table in columns (small to parse at a million batches). `offset` and `length` of a batch
 enclose its
@@ -33,6 +36,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,10 +46,14 @@ from typing import Any, cast
 import numpy as np
 
 FORMAT = "dots-tokens"
-VERSION = 1
+VERSION = 2
 NAME = "manifest.json"
 DTYPES = {"uint16": 2, "uint32": 4}
 LARGEST = 1 << 56  # sums and products of two counts' bytes stay within int64
+
+# Names of sources come from crawled documents, and go to screens, job files and file names.
+PLAIN_NAME = re.compile(r"\w[\w.+-]{0,63}")
+MOST_SOURCES = 1000
 
 
 class ManifestError(ValueError):
@@ -146,9 +154,10 @@ BATCH_COLUMNS = ("offset", "length", "rows", "tokens", "tokens_at")
 
 @dataclass(frozen=True)
 class Shard:
-    """One Arrow IPC file and the Parquet file of provenance beside it."""
+    """One Arrow IPC file of documents of one source, and the Parquet file of provenance beside it."""
 
     file: str
+    source: str
     job: str
     rows: int
     tokens: int
@@ -161,7 +170,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A dataset of tokens. The token stream is that of the shards in this order."""
+    """A dataset of tokens. The token stream of a source is that of its shards in this order."""
 
     tokenizer: TokenizerInfo
     dtype: str
@@ -382,6 +391,7 @@ def _shard(keys: _Keys) -> Shard:
     header, table, beside = keys.keys("header"), keys.keys("batches"), keys.keys("provenance")
     shard = Shard(
         file=keys.file("file"),
+        source=keys.get("source", str),
         job=keys.get("job", str),
         rows=keys.count("rows"),
         tokens=keys.count("tokens"),
@@ -408,10 +418,31 @@ def _check_sums(manifest: Manifest, where: str) -> None:
         _expect_sum(sum(shard.batches.rows), shard.rows, f"{here}: rows")
         _expect_sum(sum(shard.batches.tokens), shard.tokens, f"{here}: tokens")
         _check_batches(shard, DTYPES[manifest.dtype], here)
-    for name, parts in (("shards", manifest.shards), ("sources", manifest.sources)):
-        parts = cast("tuple[Shard, ...]", parts)
-        _expect_sum(sum(part.rows for part in parts), manifest.documents, f"{where}: documents of {name}")
-        _expect_sum(sum(part.tokens for part in parts), manifest.tokens, f"{where}: tokens of {name}")
+    _expect_sum(sum(shard.rows for shard in manifest.shards), manifest.documents, f"{where}: documents of shards")
+    _expect_sum(sum(shard.tokens for shard in manifest.shards), manifest.tokens, f"{where}: tokens of shards")
+    _check_sources(manifest, where)
+
+
+def _check_sources(manifest: Manifest, where: str) -> None:
+    names = [source.name for source in manifest.sources]
+    if len(names) > MOST_SOURCES:
+        raise ManifestError(f"{where}: sources: {len(names)} of them, {MOST_SOURCES} at most can be read")
+    if names != sorted(set(names)):
+        raise ManifestError(f"{where}: sources: not sorted by name, or one is named twice")
+    for name in names:
+        if not PLAIN_NAME.fullmatch(name):
+            raise ManifestError(f"{where}: sources: {name[:100]!r} is no plain name ({PLAIN_NAME.pattern})")
+    rows, tokens = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+    for i, shard in enumerate(manifest.shards):
+        if shard.source not in rows:
+            raise ManifestError(
+                f"{where}: shards[{i}] ({shard.file}): source: {shard.source[:100]!r} is not in sources"
+            )
+        rows[shard.source] += shard.rows
+        tokens[shard.source] += shard.tokens
+    for source in manifest.sources:
+        _expect_sum(rows[source.name], source.rows, f"{where}: sources: {source.name}: rows")
+        _expect_sum(tokens[source.name], source.tokens, f"{where}: sources: {source.name}: tokens")
 
 
 def _check_batches(shard: Shard, width: int, where: str) -> None:

@@ -27,15 +27,17 @@ from dots_data.tokens.manifest import (
 INFO = TokenizerInfo("tokenizer.json", "ab" * 32, 300, "<eos>", 299, None, {"<eos>": 299})
 
 
-def shard(number: int) -> Shard:
+def shard(number: int, source: str = "crawl") -> Shard:
     batches = Batches.of([BatchEntry(520, 480, 2, 100, 640), BatchEntry(1000, 300, 1, 50, 1088)])
     beside = Companion(f"shard-{number:05d}.provenance.parquet", 99, "0" * 32)
-    return Shard(f"shard-{number:05d}.arrow", "job", 3, 150, 2000, "1" * 32, Span(8, 500), batches, beside)
+    return Shard(f"shard-{number:05d}.arrow", source, "job", 3, 150, 2000, "1" * 32, Span(8, 500), batches, beside)
 
 
 def dataset() -> Manifest:
-    sources = (Source("books", 2, 120), Source("crawl", 4, 180))
-    return Manifest(INFO, "uint16", Recipe("recipe", "job"), 7, 6, 300, sources, (shard(0), shard(1)))
+    sources = (Source("books", 3, 150), Source("crawl", 6, 300))
+    return Manifest(
+        INFO, "uint16", Recipe("recipe", "job"), 7, 9, 450, sources, (shard(0, "books"), shard(1), shard(2))
+    )
 
 
 def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -51,6 +53,7 @@ def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_a_shard_entry_survives_json() -> None:
     mapping = json.loads(json.dumps(manifest.shard_mapping(shard(0))))
     assert manifest.shard_from(mapping, "here") == shard(0)
+    assert mapping["source"] == "crawl"
 
 
 def test_the_id_is_of_the_content_alone(tmp_path: Path) -> None:
@@ -78,16 +81,25 @@ def _set(*path: str | int, value: Any) -> Callable[[dict[str, Any]], None]:
 
 WRONG = [
     (_set("format", value="mds"), "format: 'mds'"),
-    (_set("version", value=2), "version: 2"),
+    (_set("version", value=1), "version: 1 cannot be read here, only 2"),
     (_set("seed", value="7"), "seed: expected int, found '7'"),
     (_set("seed", value=True), "seed: expected int"),
-    (_set("tokens", value=301), "tokens of shards: 301 is said, the parts add up to 300"),
+    (_set("tokens", value=451), "tokens of shards: 451 is said, the parts add up to 450"),
     (_set("documents", value=-1), "documents: -1 is no count"),
     (_set("dtype", value="int8"), "dtype: 'int8' is not one of"),
     (_set("tokenizer", "vocab_size", value=70000), "dtype: uint16 cannot hold 70000"),
     (_set("tokenizer", "eos_id", value=300), "tokenizer: eos_id: 300 is not an id of 300"),
     (_set("tokenizer", "file", value="../tokenizer.json"), "is not a file inside the folder"),
-    (_set("sources", 0, "rows", value=3), "documents of sources"),
+    (_set("sources", 0, "rows", value=4), "sources: books: rows: 4 is said, the parts add up to 3"),
+    (_set("sources", 1, "tokens", value=301), "sources: crawl: tokens: 301 is said"),
+    (_set("sources", 0, "name", value="crawl"), "sources: not sorted by name, or one is named twice"),
+    (_set("sources", 1, "name", value="a"), "sources: not sorted by name, or one is named twice"),
+    (_set("sources", 1, "name", value="x\x1b[0m"), "sources: 'x\\x1b[0m' is no plain name"),
+    (_set("sources", 1, "name", value="x" * 65), "is no plain name"),
+    (_set("sources", value=[{"name": f"s{i:04}", "rows": 0, "tokens": 0} for i in range(1001)]), "1001 of them"),
+    (_set("shards", 1, "source", value="books"), "sources: books: rows: 3 is said, the parts add up to 6"),
+    (_set("shards", 1, "source", value="news"), "shards[1] (shard-00001.arrow): source: 'news' is not in sources"),
+    (lambda content: content["shards"][0].pop("source"), "shards[0]: source: missing"),
     (_set("shards", 1, "file", value="/etc/passwd"), "shards[1]: file: '/etc/passwd'"),
     (_set("shards", 1, "surprise", value=1), "shards[1]: surprise: unknown key"),
     (_set("shards", 1, "rows", value=4), "shards[1] (shard-00001.arrow): rows"),
@@ -127,7 +139,9 @@ def test_a_missing_manifest_is_named(tmp_path: Path) -> None:
 
 def test_a_table_of_many_batches_is_small_and_quick(tmp_path: Path) -> None:
     many = [BatchEntry(520 + 640 * i, 640, 1, 100, 640 + 640 * i) for i in range(20_000)]
-    one = Shard("a.arrow", "j", 20_000, 2_000_000, 10**9, "", Span(8, 512), Batches.of(many), Companion("b", 0, ""))
+    one = Shard(
+        "a.arrow", "s", "j", 20_000, 2_000_000, 10**9, "", Span(8, 512), Batches.of(many), Companion("b", 0, "")
+    )
     whole = Manifest(INFO, "uint16", Recipe(None, "j"), 0, 20_000, 2_000_000, (Source("s", 20_000, 2_000_000),), (one,))
     path = manifest.write(tmp_path, whole)
     assert path.stat().st_size < 50 * 20_000

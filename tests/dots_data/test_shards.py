@@ -21,45 +21,43 @@ from dots_data.tokens.manifest import Manifest, Recipe, TokenizerInfo
 from dots_data.tokens.shards import PROVENANCE, Documents, Header, ShardError, record_batch
 
 SOURCES = ("books", "crawl")
-Rows = list[tuple[list[int], str]]  # tokens without EOS, source
+Rows = list[list[int]]  # tokens without EOS
 
 
-def header(vocab_size: int = 1000) -> Header:
+def header(vocab_size: int = 1000, source: str = "crawl") -> Header:
     info = TokenizerInfo(
         "tokenizer.json", hashlib.sha256(b"{}").hexdigest(), vocab_size, "<eos>", 0, None, {"<eos>": 0}
     )
-    return Header(info, SOURCES, "recipe", "job", 7)
+    return Header(info, source, "recipe", "job", 7)
 
 
 def as_documents(rows: Rows, first: int = 0) -> Documents:
-    lengths = [len(tokens) + 1 for tokens, _ in rows]
+    lengths = [len(tokens) + 1 for tokens in rows]
     names = [hashlib.blake2b(str(first + i).encode(), digest_size=16).digest() for i in range(len(rows))]
     return Documents(
-        np.array([token for tokens, _ in rows for token in (*tokens, 0)], dtype=np.uint32),
+        np.array([token for tokens in rows for token in (*tokens, 0)], dtype=np.uint32),
         np.cumsum([0, *lengths], dtype=np.int64),
         pa.array(names, pa.binary(16)),
-        np.array([SOURCES.index(source) for _, source in rows], dtype=np.int16),
         np.zeros(len(rows), dtype=np.uint8),
     )
 
 
 def write_dataset(folder: Path, tables: list[list[Rows]], vocab_size: int = 1000) -> Manifest:
-    """A dataset of shards, each of record batches, each of rows."""
-    head = header(vocab_size)
+    """A dataset of shards, each of record batches, each of rows; the first half of the shards are books."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tokenizer.json").write_bytes(b"{}")
-    entries, counts, first = [], [], 0
+    entries, first = [], 0
     for number, table in enumerate(tables):
+        head = header(vocab_size, SOURCES[2 * number // len(tables)])
         batches = []
         for rows in table:
             batches.append(record_batch(as_documents(rows, first), head))
             first += len(rows)
         ids = [doc_id.hex() for batch in batches for doc_id in batch.column("doc_id").to_pylist()]
-        lengths = [len(tokens) + 1 for rows in table for tokens, _ in rows]
+        lengths = [len(tokens) + 1 for rows in table for tokens in rows]
         columns = {field.name: pa.nulls(len(ids), field.type) for field in PROVENANCE}
         origin = pa.table({**columns, "doc_id": ids, "tokens": lengths}, schema=PROVENANCE)
         entries.append(shards.write_shard(folder, f"shard-{number:05d}", batches, origin, head))
-        counts.append(shards.count_sources(batches, SOURCES))
     dataset = Manifest(
         head.tokenizer,
         head.tokenizer.dtype,
@@ -67,7 +65,7 @@ def write_dataset(folder: Path, tables: list[list[Rows]], vocab_size: int = 1000
         7,
         sum(entry.rows for entry in entries),
         sum(entry.tokens for entry in entries),
-        shards.sources_of(counts),
+        shards.sources_of(entries),
         tuple(entries),
     )
     manifest.write(folder, dataset)
@@ -76,10 +74,7 @@ def write_dataset(folder: Path, tables: list[list[Rows]], vocab_size: int = 1000
 
 def some_rows(seed: int, count: int, vocab_size: int = 1000) -> Rows:
     chosen = random.Random(seed)
-    return [
-        ([chosen.randrange(1, vocab_size) for _ in range(chosen.randrange(60))], chosen.choice(SOURCES))
-        for _ in range(count)
-    ]
+    return [[chosen.randrange(1, vocab_size) for _ in range(chosen.randrange(60))] for _ in range(count)]
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +84,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-rows_strategy = st.lists(
-    st.tuples(st.lists(st.integers(1, 999), max_size=40), st.sampled_from(SOURCES)), min_size=1, max_size=12
-)
+rows_strategy = st.lists(st.lists(st.integers(1, 999), max_size=40), min_size=1, max_size=12)
 
 
 @given(
@@ -111,19 +104,19 @@ def test_what_was_put_in_comes_out(
         content = (folder / entry.file).read_bytes()
         assert len(entry.batches) == len(table)
         for number, (place, rows) in enumerate(zip(entry.batches, table, strict=True)):
-            flat = [token for tokens, _ in rows for token in (*tokens, 0)]
+            flat = [token for tokens in rows for token in (*tokens, 0)]
             # The three ways to the tokens: Arrow, two ranged reads, and the bytes where the manifest says.
             batch = shards.read_batch(folder / entry.file, entry, number)
-            assert batch.column("tokens").to_pylist() == [[*tokens, 0] for tokens, _ in rows]
-            assert batch.column("source").to_pylist() == [source for _, source in rows]
+            assert batch.column("tokens").to_pylist() == [[*tokens, 0] for tokens in rows]
+            assert batch.column("source").to_pylist() == [entry.source] * len(rows)
             values = np.frombuffer(content, dataset.dtype, place.tokens, place.tokens_at)
             assert values.tolist() == flat and place.tokens_at % 64 == 0
             borders = np.frombuffer(content, "<i8", place.rows + 1, place.tokens_at - 8 * (place.rows + 1))
-            assert borders.tolist() == np.cumsum([0, *(len(tokens) + 1 for tokens, _ in rows)]).tolist()
+            assert borders.tolist() == np.cumsum([0, *(len(tokens) + 1 for tokens in rows)]).tolist()
             message = pa.ipc.read_message(content[place.offset : place.offset + place.length])
             assert message.type == "record batch" and message.body.size >= width * len(flat)
         assert pa.ipc.open_file(content).read_all()["tokens"].to_pylist() == [
-            [*tokens, 0] for rows in table for tokens, _ in rows
+            [*tokens, 0] for rows in table for tokens in rows
         ]
     shutil.rmtree(folder)
 
@@ -132,7 +125,8 @@ def test_a_shard_says_what_made_it(folder: Path) -> None:
     with pa.memory_map(str(folder / "shard-00000.arrow")) as file:
         schema = pa.ipc.open_file(file).schema
     assert schema.metadata == {
-        b"format": b"dots-tokens/1",
+        b"format": b"dots-tokens/2",
+        b"source": b"books",
         b"tokenizer": hashlib.sha256(b"{}").hexdigest().encode(),
         b"vocab_size": b"1000",
         b"eos_id": b"0",
@@ -162,7 +156,7 @@ def test_stats_and_peek(folder: Path) -> None:
     shown = shards.peek(folder, shard=0, rows=22)
     assert [one["row"] for one in shown] == list(range(22))
     assert shown[20]["doc_id"] == hashlib.blake2b(b"20", digest_size=16).hexdigest()
-    assert shown[0]["ids"] == [*some_rows(1, 20)[0][0], 0][:32]
+    assert shown[0]["ids"] == [*some_rows(1, 20)[0], 0][:32]
     assert shards.provenance(folder, "shard-00001.arrow", [3, 1])[0]["doc_id"] == (
         hashlib.blake2b(b"31", digest_size=16).hexdigest()
     )
@@ -249,6 +243,17 @@ def test_borders_that_do_not_rise_are_found(folder: Path, tmp_path: Path) -> Non
     assert "document borders do not rise" in shards.verify(copy)[0]
 
 
+def test_documents_of_another_source_are_found(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    whole = (copy / "shard-00001.arrow").read_bytes()
+    table = whole.replace(b"\x05\0\0\0crawl", b"\x05\0\0\0books").replace(b"crawl\0\0\0", b"books\0\0\0")
+    assert len(table) == len(whole)
+    (copy / "shard-00001.arrow").write_bytes(table)
+    rewritten(copy, 1)
+    assert "batch 0: holds documents of 'books', its shard is of 'crawl'" in " ".join(shards.verify(copy))
+
+
 def test_provenance_in_another_order_is_found(folder: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
@@ -276,14 +281,14 @@ def test_batches_elsewhere_than_said_are_found(folder: Path, tmp_path: Path) -> 
     ],
 )
 def test_tokens_that_cannot_stand_in_a_shard(values: list[int], borders: list[int], message: str) -> None:
-    good = as_documents([([5], "crawl"), ([7], "crawl")])
+    good = as_documents([[5], [7]])
     bad = dataclasses.replace(good, values=np.array(values, np.uint32), borders=np.array(borders, np.int64))
     with pytest.raises(ShardError, match=message):
         record_batch(bad, header())
 
 
 def test_provenance_of_other_rows_is_refused(tmp_path: Path) -> None:
-    batch = record_batch(as_documents([([5], "crawl")]), header())
+    batch = record_batch(as_documents([[5]]), header())
     with pytest.raises(ShardError, match="its provenance is of other rows"):
         shards.write_shard(tmp_path, "shard-00000", [batch], PROVENANCE.empty_table(), header())
     assert not list(tmp_path.glob("shard-*"))

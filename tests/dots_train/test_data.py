@@ -29,10 +29,10 @@ TABLES: Tables = [[[5, 1, 40, 3], [1]], [[17], [2, 2, 2, 90, 11], [30]], [[64, 7
 def write_dataset(folder: Path, tables: Tables) -> list[list[int]]:
     """A dataset whose tokens count up from 1 (EOS is 0), so that each names its place; the documents."""
     info = TokenizerInfo("tokenizer.json", hashlib.sha256(b"{}").hexdigest(), 60_000, "<eos>", 0, None, {"<eos>": 0})
-    header = Header(info, ("crawl",), None, "job", 0)
+    header = Header(info, "crawl", None, "job", 0)
     (folder / "tokenizer.json").write_bytes(b"{}")
     documents: list[list[int]] = []
-    entries, counts, following = [], [], 1
+    entries, following = [], 1
     for number, table in enumerate(tables):
         batches, names, lengths = [], [], []
         for sizes in table:
@@ -48,7 +48,6 @@ def write_dataset(folder: Path, tables: Tables) -> list[list[int]]:
                         np.array([token for row in rows for token in row], np.uint16),
                         np.cumsum([0, *sizes], dtype=np.int64),
                         pa.array(ids, pa.binary(16)),
-                        np.zeros(len(rows), np.int16),
                         np.zeros(len(rows), np.uint8),
                     ),
                     header,
@@ -59,9 +58,8 @@ def write_dataset(folder: Path, tables: Tables) -> list[list[int]]:
         nothing = {field.name: pa.nulls(len(names), field.type) for field in PROVENANCE}
         origin = pa.table({**nothing, "doc_id": names, "tokens": lengths}, schema=PROVENANCE)
         entries.append(shards.write_shard(folder, f"shard-{number:05d}", batches, origin, header))
-        counts.append(shards.count_sources(batches, ("crawl",)))
     rows_, tokens = sum(entry.rows for entry in entries), sum(entry.tokens for entry in entries)
-    sources = shards.sources_of(counts)
+    sources = shards.sources_of(entries)
     manifest.write(folder, Manifest(info, "uint16", Recipe(None, "job"), 0, rows_, tokens, sources, tuple(entries)))
     return documents
 
