@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -82,3 +82,29 @@ def origins(root: Path, shard: Shard, columns: list[str]) -> Iterator[pa.RecordB
         raise ShardError(f"{path}: cannot be read as provenance: {error}; run dots shards verify") from error
     if rows != shard.rows:
         raise ShardError(f"{path}: {rows} rows, its shard has {shard.rows}")
+
+
+def origin_rows(root: Path, shard: Shard, rows: Sequence[int]) -> list[dict[str, Any]]:
+    """The provenance of some rows of a shard, given in rising order; reads only the row groups that hold one.
+
+    Raises:
+        ShardError: the file cannot be read, or has no such row.
+    """
+    path = root / shard.provenance.file
+    found: list[dict[str, Any]] = []
+    if not rows:
+        return found
+    try:
+        with pq.ParquetFile(path) as file:
+            first = 0
+            for group in range(file.num_row_groups):
+                stop = first + file.metadata.row_group(group).num_rows
+                here = [row - first for row in rows if first <= row < stop]
+                if here:
+                    found += file.read_row_group(group).take(here).to_pylist()
+                first = stop
+    except (OSError, pa.ArrowException) as error:
+        raise ShardError(f"{path}: cannot be read as provenance: {error}; run dots shards verify") from error
+    if len(found) != len(rows):
+        raise ShardError(f"{path}: has no row {rows[-1]}")
+    return found

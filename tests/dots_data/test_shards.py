@@ -56,6 +56,10 @@ def write_dataset(folder: Path, tables: list[list[Rows]], vocab_size: int = 1000
         ids = [doc_id.hex() for batch in batches for doc_id in batch.column("doc_id").to_pylist()]
         lengths = [len(tokens) + 1 for rows in table for tokens in rows]
         columns = {field.name: pa.nulls(len(ids), field.type) for field in PROVENANCE}
+        columns["url"] = pa.array([f"https://a.example/{doc_id}" for doc_id in ids])
+        columns["warc_file"] = pa.array([f"crawl-{number}.warc.gz"] * len(ids))
+        columns["warc_offset"] = pa.array(range(0, 100 * len(ids), 100), pa.int64())
+        columns["language"] = pa.array([("en", "zh")[row % 2] for row in range(len(ids))])
         origin = pa.table({**columns, "doc_id": ids, "tokens": lengths}, schema=PROVENANCE)
         entries.append(shards.write_shard(folder, f"shard-{number:05d}", batches, origin, head))
     dataset = Manifest(
