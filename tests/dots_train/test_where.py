@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dots_data import cli
 from dots_data.tokens import manifest, versions
 from dots_data.tokens.reading import stretches
 from dots_data.tokens.versions import Takedown
@@ -136,3 +137,16 @@ def test_a_run_finds_its_own_dataset(ran: tuple[Job, Logging], shards: Path, tmp
         step_of(job.output, 2)
     saved = json.loads((Path(job.output) / "config.json").read_bytes())
     assert saved["data"] == str(shards)
+
+
+def test_the_command(ran: tuple[Job, Logging], capsys: pytest.CaptureFixture[str]) -> None:
+    job, _ = ran
+    step = step_of(job.output, 3)
+    expected = list(documents(job.output, step))
+    assert cli.main(["shards", "where", "--step", "3", job.output, "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines == [dataclasses.asdict(one) for one in expected]
+    assert cli.main(["shards", "where", "--step", "3", job.output, "--most", "2"]) == 0
+    said = "".join(capsys.readouterr().out.split())
+    assert expected[0].doc_id in said and f"and{len(expected) - 2}more" in said
+    assert cli.main(["shards", "where", "--step", "99", job.output]) == 2
