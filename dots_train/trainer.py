@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from dots_data.tokens import versions
 from dots_data.typed_yaml import ConfigError, to_mapping
 from dots_train import checkpoint, metrics
 from dots_train.checkpoint import Checkpoint
@@ -99,7 +100,7 @@ class Trainer:
         self.output = Path(job.output)
         self.device = _prepare_torch(self.job)
         self.identity = {**identity(self.job), "manifest": str(reader.manifest.id)}
-        claim(self.output, self.identity)
+        claim(self.output, self.identity, self.job.data)
 
         torch.manual_seed(self.job.seed)
         with torch.device("meta"):
@@ -174,7 +175,9 @@ class Trainer:
             epoch=self.sample / self.reader.windows,
             phase=stage.phase,
             learning_rate=stage.learning_rate,
+            first_sample=self.sample - stage.sequences,
             sequences=stage.sequences,
+            shares=1,
             loss=loss,
             balance=balance,
             gradient_norm=norm,
@@ -279,8 +282,10 @@ class Trainer:
         return summary
 
 
-def claim(output: Path, wanted: dict[str, Any]) -> None:
+def claim(output: Path, wanted: dict[str, Any], data: str) -> None:
     """Write the run's identity into its output folder, or find the same one there.
+
+    data: where the shards lie; written too, for those who ask what a step read, but another place is no other run.
 
     Raises:
         ConfigError: the folder cannot be written, holds another run, or holds part of a run and no identity.
@@ -289,18 +294,26 @@ def claim(output: Path, wanted: dict[str, Any]) -> None:
     again = f"choose another output folder, or remove {output} to start anew"
     try:
         if path.exists():
-            changed = differences(json.loads(path.read_text(encoding="utf-8")), wanted)
+            saved = {name: value for name, value in json.loads(path.read_text("utf-8")).items() if name != "data"}
+            changed = differences(saved, wanted)
             if changed:
-                raise ConfigError(f"{output}: holds a run of another configuration ({'; '.join(changed)}); {again}")
+                said = [*changed, *_what_became(saved, wanted, data)]
+                raise ConfigError(f"{output}: holds a run of another configuration ({'; '.join(said)}); {again}")
             return
         if any((output / name).exists() for name in ("metrics.jsonl", "checkpoints", SUMMARY_FILE)):
             raise ConfigError(f"{output}: holds a run but no {CONFIG_FILE} that says which; {again}")
         output.mkdir(parents=True, exist_ok=True)
-        _write_json(path, wanted)
+        _write_json(path, {**wanted, "data": data})
     except OSError as error:
         raise ConfigError(f"{output}: cannot be used as the output folder ({error.strerror})") from error
     except (json.JSONDecodeError, AttributeError) as error:
         raise ConfigError(f"{path}: damaged; {again}") from error
+
+
+def _what_became(saved: dict[str, Any], wanted: dict[str, Any], data: str) -> list[str]:
+    """Of the dataset of a run, if it is no longer the one that is there: documents may have been added or removed."""
+    earlier = saved.get("manifest")
+    return [versions.fate(data, str(earlier))] if earlier and earlier != wanted.get("manifest") else []
 
 
 def _with_vocabulary(job: Job, reader: Reader) -> Job:

@@ -254,7 +254,7 @@ def peek(folder: str | Path, shard: int = 0, rows: int = 3) -> list[dict[str, An
     root = manifests.manifest_path(folder).parent
     if not 0 <= shard < len(manifest.shards):
         raise ShardError(f"{root}: has shards 0 to {len(manifest.shards) - 1}, not {shard}")
-    decode = _decoder(root / manifest.tokenizer.file)
+    decode = decoder(root / manifest.tokenizer.file)
     shown = []
     for row, (document, origin) in enumerate(_rows(root, manifest.shards[shard], rows)):
         ids = document.pop("tokens")
@@ -279,30 +279,6 @@ def provenance(folder: str | Path, shard_file: str, rows: list[int]) -> list[dic
             except (OSError, pa.ArrowException) as error:
                 raise ShardError(f"{root / shard.provenance.file}: cannot be read: {error}") from error
     raise ShardError(f"{root}: the manifest names no shard {shard_file!r}")
-
-
-def stats(folder: str | Path) -> dict[str, Any]:
-    """What a dataset holds, from its manifest alone."""
-    manifest = manifests.read(folder)
-    size = sum(shard.bytes for shard in manifest.shards)
-    return {
-        "id": manifest.id,
-        "documents": manifest.documents,
-        "tokens": manifest.tokens,
-        "tokens_per_document": manifest.tokens / max(1, manifest.documents),
-        "dtype": manifest.dtype,
-        "vocab_size": manifest.tokenizer.vocab_size,
-        "tokenizer": manifest.tokenizer.sha256,
-        "eos": f"{manifest.tokenizer.eos} ({manifest.tokenizer.eos_id})",
-        "recipe": manifest.recipe.data,
-        "job": manifest.recipe.tokenize,
-        "seed": manifest.seed,
-        "shards": len(manifest.shards),
-        "batches": sum(len(shard.batches) for shard in manifest.shards),
-        "bytes": size,
-        "provenance_bytes": sum(shard.provenance.bytes for shard in manifest.shards),
-        "sources": {source.name: {"documents": source.rows, "tokens": source.tokens} for source in manifest.sources},
-    }
 
 
 def sources_of(entries: Iterable[Shard]) -> tuple[Source, ...]:
@@ -447,7 +423,7 @@ def _rows(root: Path, shard: Shard, rows: int) -> list[tuple[dict[str, Any], dic
     return list(zip(documents, origins, strict=False))
 
 
-def _decoder(path: Path) -> Any:
+def decoder(path: Path) -> Any:
     """A function from ids to text, or None where the tokenizer cannot be loaded."""
     try:
         from tokenizers import Tokenizer

@@ -155,6 +155,7 @@ class ShardReader(Reader):
         else:
             self.layout = Windows(stream, sequence_length)
         self.manifest, self.id, self.seed = dataset.manifest, dataset.manifest.id, seed
+        self.folder = Path(dataset.where).parent
         self.windows = self.layout.count
         identity: dict[str, str | int] = {
             "manifest": self.id,
