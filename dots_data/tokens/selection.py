@@ -231,8 +231,6 @@ def run(options: argparse.Namespace) -> int:
     """`dots shards select FOLDER --min-tokens N --output NEW`."""
     from dots_data import console
 
-    if options.min_tokens is None or options.output is None:
-        raise ShardError("dots shards select needs --min-tokens and --output")
     whole = manifests.read(options.folder)
     try:
         selected = select(options.folder, options.output, Rule(options.min_tokens, options.suffix))
