@@ -7,6 +7,7 @@
 | `windows`, `packing` | how a stream is divided into rows: by length, or whole documents |
 | `order` | which row a sample is: a keyed bijection of each epoch |
 | `batch`, `reader` | samples by g, as batches |
+| `mixed` | samples of several sources, as a mixture weights them |
 | `loader` | a rank's share of them, read ahead |
 
 Needs torch, numpy and pyarrow, and for object storage obstore; knows nothing of Spark, Ray or tokenizers.
@@ -15,6 +16,7 @@ Needs torch, numpy and pyarrow, and for object storage obstore; knows nothing of
 from dots_train.data.batch import IGNORE, Batch
 from dots_train.data.errors import DataError
 from dots_train.data.loader import Loader, Share, shares
+from dots_train.data.mixed import MixtureReader, open_reader
 from dots_train.data.objects import StorageConfig
 from dots_train.data.order import Order
 from dots_train.data.packing import Packing
@@ -29,6 +31,7 @@ __all__ = [
     "Dataset",
     "Layout",
     "Loader",
+    "MixtureReader",
     "Order",
     "Packing",
     "Place",
@@ -40,6 +43,7 @@ __all__ = [
     "Stream",
     "Windows",
     "one_stream",
+    "open_reader",
     "open_streams",
     "shares",
 ]

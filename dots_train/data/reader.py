@@ -108,10 +108,10 @@ class Reader:
         for name, mine in self.state(0).items():
             if name not in state:
                 raise DataError(f"{self.name}: the saved state has no {name!r}")
-            if name != "g" and state[name] != mine:
+            if name in self.identity and state[name] != mine:
                 raise DataError(f"{self.name}: {name} is {mine!r} here, the saved state was made with {state[name]!r}")
         for name in state:
-            if name not in self.identity and name != "g":
+            if name not in self.state(0) and name != "g":
                 raise DataError(f"{self.name}: the saved state was made with {name} {state[name]!r}, not so here")
         g = state["g"]
         if not isinstance(g, int) or isinstance(g, bool) or g < 0:
