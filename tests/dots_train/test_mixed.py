@@ -105,9 +105,8 @@ def test_a_mixture_that_changes_on_the_way_keeps_its_past(folders: list[Path]) -
     assert after.resume(before.state(60)) == 60
     streams, _ = after.rows_of(60, 80)
     assert Counter(after.mixture.sources[s] for s in streams.tolist()) == {"en": 60, "code": 20}
-    ordinals = [
-        after.plan(torch.arange(140).numpy())[1][after.plan(torch.arange(140).numpy())[0] == s] for s in range(3)
-    ]
+    chosen, ordinals = after.mixture.assign(range(140))
+    of_source = [ordinals[chosen == number] for number in range(3)]
     assert all(one.tolist() == list(range(len(one))) for one in of_source)
     with pytest.raises(DataError, match="another mixture"):
         reader(folders, CONFIG.changed(50 * LENGTH, [then], caps={})).resume(before.state(60))
