@@ -11,7 +11,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from dots_data import console
+from dots_data import console, shards_cli
 from dots_data.extraction import DEFAULT_ENGINE, ENGINES
 from dots_data.typed_yaml import ConfigError
 
@@ -24,7 +24,7 @@ DESCRIPTION = """Questions about pages, a crawl and its tokens.
   dots sites                                the hosts with most text, for hand cleaning
   dots index build/index                    what a living index holds; --export: its documents of all dumps
   dots takedown URL --index build/index     a document goes from an index, and what was dropped for it comes back
-  dots shards verify build/tokens           whether every shard is what its manifest says
+  dots shards verify build/tokens           whether every shard is what its manifest says; more: dots shards --help
 """
 
 
@@ -207,23 +207,6 @@ def takedown(options: argparse.Namespace) -> int:
     return 0
 
 
-def shards(options: argparse.Namespace) -> int:
-    """Verify, show or count tokenized shards."""
-    from dots_data.tokens import shards as tools
-
-    folder = Path(options.folder)
-    if options.action == "verify":
-        problems = tools.verify(folder)
-        for problem in problems:
-            console.fail(str(problem))
-        if not problems:
-            console.console.print(f"{folder}: every shard is what the manifest says")
-        return 1 if problems else 0
-    answer: Any = tools.peek(folder) if options.action == "peek" else tools.stats(folder)
-    console.console.print_json(json.dumps(answer, default=str, ensure_ascii=False))
-    return 0
-
-
 def _summary(output: Path) -> dict[str, Any]:
     try:
         summary: dict[str, Any] = json.loads((output / "summary.json").read_text(encoding="utf-8"))
@@ -292,10 +275,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--dry-run", action="store_true", help="say what would happen, change nothing")
     command.set_defaults(run=takedown)
 
-    command = commands.add_parser("shards", help="verify, peek into or count tokenized shards")
-    command.add_argument("action", choices=("verify", "peek", "stats"))
-    command.add_argument("folder", nargs="?", default="build/tokens", help="shard folder (default: %(default)s)")
-    command.set_defaults(run=shards)
+    shards_cli.add(commands)
     return arguments
 
 

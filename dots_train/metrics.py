@@ -34,7 +34,11 @@ class Record:
     """Passes over the data when the step was done."""
     phase: str
     learning_rate: float
+    first_sample: int
+    """The batch is the samples from this one on, as many as `sequences`: what they are, dots_train.data tells."""
     sequences: int
+    shares: int
+    """Into so many equal parts, one behind the other, the batch was divided among those who read data."""
     loss: float
     """Mean cross-entropy of the next token, in nats."""
     balance: float

@@ -74,7 +74,7 @@ def write_shards(folder: Path) -> Path:
     tokenizer.write_text("{}")
     digest = hashlib.sha256(tokenizer.read_bytes()).hexdigest()
     info = manifests.TokenizerInfo("tokenizer.json", digest, VOCABULARY, "<eos>", 0, None, {"<eos>": 0})
-    header = shards.Header(info, ("test",), None, "job", 0)
+    header = shards.Header(info, "test", None, "job", 0)
     draw = np.random.default_rng(0)
     steps = [draw.choice([1, 1, 1, 1, 5], size=draw.integers(20, 200)) for _ in range(40)]
     texts = [np.append((start + np.cumsum(step)) % (VOCABULARY - 1) + 1, 0) for start, step in enumerate(steps)]
@@ -84,7 +84,6 @@ def write_shards(folder: Path) -> Path:
         np.concatenate(texts),
         np.cumsum([0, *lengths]),
         pa.array(ids, pa.binary(16)),
-        np.zeros(len(texts), np.int16),
         np.zeros(len(texts), np.uint8),
     )
     known: dict[str, Any] = {"doc_id": [one.hex() for one in ids], "tokens": lengths}
