@@ -71,7 +71,7 @@ class Parts:
 
     @property
     def total(self) -> float:
-        return sum(getattr(self, field.name) for field in fields(self))
+        return sum(float(getattr(self, field.name)) for field in fields(self))
 
     def times(self, factor: float) -> Parts:
         return Parts(**{field.name: getattr(self, field.name) * factor for field in fields(self)})

@@ -198,8 +198,8 @@ def sentences(plan: Plan) -> list[str]:
         f"{plan.mfu:.1%} of {plan.gpu.teraflops:g} TFLOP/s",
         _layout(plan),
         "FLOPs: matrix products alone, attention under the causal mask; masks between documents leave less",
-        f"memory: micro-batches of {plan.job.micro_batch}, activation checkpointing {plan.checkpointing}, even routing; "
-        "the allocator's slack, the CUDA context and NCCL's buffers come on top",
+        f"memory: micro-batches of {plan.job.micro_batch}, activation checkpointing {plan.checkpointing}, even routing"
+        "; the allocator's slack, the CUDA context and NCCL's buffers come on top",
     ]
     for length, span in plan.by_length.items():
         hours = cost.gpu_hours_a_trillion(plan.job.model, length, plan.gpu.teraflops, plan.mfu)
