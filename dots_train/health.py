@@ -25,18 +25,19 @@ LOADS_FILE = "expert_load.json"
 
 @dataclass(frozen=True)
 class SpikeState:
-    """The last steps, oldest first."""
+    """The last steps, oldest first, and how many there were in all."""
 
     loss: tuple[float, ...] = ()
     gradient_norm: tuple[float, ...] = ()
-    spiked: tuple[bool, ...] = ()
+    steps: int = 0
+    spikes: int = 0
 
-    def plain(self) -> dict[str, list[Any]]:
-        return {name: list(values) for name, values in vars(self).items()}
+    def plain(self) -> dict[str, Any]:
+        return {**vars(self), "loss": list(self.loss), "gradient_norm": list(self.gradient_norm)}
 
     @classmethod
-    def of(cls, plain: Mapping[str, Sequence[Any]]) -> SpikeState:
-        return cls(**{name: tuple(values) for name, values in plain.items()})
+    def of(cls, plain: Mapping[str, Any]) -> SpikeState:
+        return cls(**{**plain, "loss": tuple(plain["loss"]), "gradient_norm": tuple(plain["gradient_norm"])})
 
 
 class Spike(NamedTuple):
@@ -45,7 +46,7 @@ class Spike(NamedTuple):
     loss: float
     gradient_norm: float
     score: float
-    """Share of the window's steps that were spikes."""
+    """Share of all steps so far that were spikes."""
     warning: str
     """One sentence where this step is one, else empty."""
 
@@ -65,13 +66,17 @@ def watch_spikes(
     }
     deviations = {name: _deviation(value, before, window // 4) for name, (value, before) in seen.items()}
     high = [name for name, deviation in deviations.items() if deviation > threshold]
-    spiked = (*state.spiked, bool(high))[-window:]
-    after = SpikeState(_append(state.loss, loss, window), _append(state.gradient_norm, gradient_norm, window), spiked)
+    after = SpikeState(
+        _append(state.loss, loss, window),
+        _append(state.gradient_norm, gradient_norm, window),
+        state.steps + 1,
+        state.spikes + bool(high),
+    )
     warning = ""
     if high:
         told = " and ".join(_told(name, *seen[name], deviations[name]) for name in high)
         warning = f"step {step}: {told}"
-    return Spike(deviations["loss"], deviations["gradient norm"], sum(spiked) / len(spiked), warning), after
+    return Spike(deviations["loss"], deviations["gradient norm"], after.spikes / after.steps, warning), after
 
 
 def _deviation(value: float, before: Sequence[float], least: int) -> float:
@@ -108,7 +113,7 @@ class RoutingState:
     def start(cls, layers: int, experts: int) -> RoutingState:
         return cls(torch.zeros(layers, experts, dtype=torch.int64), torch.zeros(layers, dtype=torch.bool))
 
-    def plain(self) -> dict[str, list[Any]]:
+    def plain(self) -> dict[str, Any]:
         return {"idle": self.idle_LE.tolist(), "collapsed": self.collapsed_L.tolist()}
 
     @classmethod
@@ -176,7 +181,7 @@ def _entropy(counts_LE: Tensor, top_k: int) -> Tensor:
     total_L1 = counts_LE.sum(1, keepdim=True)
     # A layer that saw no token is as even as can be.
     share = torch.where(total_L1 > 0, counts_LE / total_L1.clamp(min=1), 1 / experts)
-    entropy_L = -torch.special.xlogy(share, share).sum(1)
+    entropy_L: Tensor = -torch.special.xlogy(share, share).sum(1)
     return ((entropy_L - math.log(top_k)) / (math.log(experts) - math.log(top_k))).clamp(0, 1)
 
 

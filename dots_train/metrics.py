@@ -72,7 +72,7 @@ class Record:
     spike: tuple[float, float] | None = None
     """Standard deviations of loss and gradient norm above the mean of the steps before; None while they are too few."""
     spike_score: float = 0.0
-    """Share of the last steps that were spikes."""
+    """Share of all steps so far that were spikes."""
     all_to_all_bytes: int = 0
     """Sent between ranks to and from experts in this step, over all ranks."""
 

@@ -16,7 +16,7 @@ from dots_train import metrics
 from dots_train.health import LOADS_FILE, Loads, read_loads
 
 FOLDER = "pictures"
-_WIDTH, _PANEL, _LEFT, _GAP = 960, 190, 80, 46
+_WIDTH, _PANEL, _LEFT, _TOP, _GAP = 960, 190, 80, 54, 46
 _POINTS = 800  # of a curve; more steps are drawn as their mean and range
 
 
@@ -63,11 +63,11 @@ def curves(records: Sequence[dict[str, Any]], name: str = "") -> str:
         *([("load", "load of the busiest expert over the mean, worst layer")] if records[0].get("load") else []),
     ]
     most = max(float(record["tokens"]) for record in records)
-    body = [_text(_LEFT, 20, f"{name}: {len(records):,} steps, {_short(most)} tokens", size=14)]
+    body = [_text(_LEFT, 22, f"{name}: {len(records):,} steps, {_short(most)} tokens", size=14)]
     for number, (key, title) in enumerate(panels):
-        top = 40 + number * (_PANEL + _GAP)
+        top = _TOP + number * (_PANEL + _GAP)
         body += _panel(top, title, _points(records, key), most, _borders(records), named=number == 0)
-    return _svg(_WIDTH, 40 + len(panels) * (_PANEL + _GAP), body)
+    return _svg(_WIDTH, _TOP + len(panels) * (_PANEL + _GAP), body)
 
 
 def _points(records: Sequence[dict[str, Any]], key: str) -> list[Point]:
@@ -190,8 +190,8 @@ def _layer(
     for expert in range(0, experts, max(1, experts // 8)):
         yield _text(left - 4, top + (expert + 0.5) * high + 4, str(expert), anchor="end", size=9)
     for column, domain in enumerate(domains):
-        x, y = left + (column + 0.5) * wide, top + experts * high + 8
-        yield _text(x, y, domain if len(domain) <= 24 else f"{domain[:23]}…", anchor="end", size=10, turn=-60)
+        label = domain if len(domain) <= 24 else f"{domain[:23]}…"
+        yield _text(left + (column + 0.7) * wide, top + experts * high + 10, label, anchor="end", size=10, turn=-60)
 
 
 def _colour(count: int, even: float) -> str:
