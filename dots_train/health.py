@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, pstdev
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -85,8 +85,9 @@ def _deviation(value: float, before: Sequence[float], least: int) -> float:
     if len(before) < max(2, least):
         return 0.0
     mean = fmean(before)
+    spread = math.sqrt(fmean((each - mean) ** 2 for each in before))
     # A flat stretch must not make a spike of rounding.
-    return (value - mean) / max(pstdev(before, mean), 1e-3 * abs(mean), 1e-12)
+    return (value - mean) / max(spread, 1e-3 * abs(mean), 1e-12)
 
 
 def _append(values: tuple[float, ...], value: float, window: int) -> tuple[float, ...]:
