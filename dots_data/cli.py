@@ -255,7 +255,8 @@ def plan(options: argparse.Namespace) -> int:
         )
     known = GPUS[options.gpu]
     card = Gpu(options.teraflops or known.teraflops, options.gigabytes or known.gigabytes)
-    made = make_plan(job, job.layout, card, options.mfu, checkpointing=options.checkpointing)
+    checkpointing = options.checkpointing or ("selective" if job.activation_checkpointing else "off")
+    made = make_plan(job, job.layout, card, options.mfu, checkpointing)
     if options.json:
         print(json.dumps(as_mapping(made), indent=1))
         return 0
@@ -367,8 +368,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--checkpointing",
         choices=("off", "selective", "full"),
-        default="selective",
-        help="activations computed again: none, all but the experts' exchange, all (default: %(default)s)",
+        help="activations computed again: none, all but the experts' exchange, all (default: as the job says)",
     )
     command.add_argument("--scale", type=float, metavar="F", help="shrink the curriculum to F times its tokens")
     command.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="change a value of the job")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +24,17 @@ PRESETS = Path(__file__).parent / "presets"
 # What may change between two parts of one run: where it reads and writes, how often it reports and saves, on how many
 # ranks it runs.
 # Everything else decides the numbers, and a run that changed it would not be the same run.
-_FREE = ("preset", "data", "output", "checkpoint", "log_every", "tensorboard", "verify_data", "layout")
+_FREE = (
+    "preset",
+    "data",
+    "output",
+    "checkpoint",
+    "log_every",
+    "tensorboard",
+    "verify_data",
+    "layout",
+    "activation_checkpointing",
+)
 
 
 @dataclass(frozen=True)
@@ -119,36 +128,42 @@ class CheckpointConfig:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a run is spread over ranks: world = pp * dp_replicate * dp_shard."""
+    """How the processes of a run divide the work; no number of the run depends on it, but for the last bits.
+
+    There are pp * dp_replicate * dp_shard processes.
+    """
 
     pp: int = 1
-    """Pipeline ranks."""
+    """Ranks of the pipeline."""
     vpp: int = 1
-    """Model chunks a pipeline rank; more than one is the interleaved schedule."""
+    """Parts of the model that each rank of the pipeline holds; more than one interleaves them."""
     dp_replicate: int = 1
-    """Copies of the sharded model (HSDP)."""
+    """Copies of the model (HSDP)."""
     dp_shard: int = 1
-    """Ranks that weights, gradients and optimizer states are divided among (FSDP)."""
+    """Ranks that divide a copy's weights and optimizer among them (FSDP)."""
     ep: int = 1
-    """Ranks that the routed experts of a layer are divided among, out of the dp_shard ranks."""
+    """Ranks of dp_shard that divide the experts of a layer among them."""
 
     def __post_init__(self) -> None:
         for name in ("pp", "vpp", "dp_replicate", "dp_shard", "ep"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1, found {getattr(self, name)}")
+        _require(self.dp_shard % self.ep == 0, f"ep is {self.ep}, which does not divide dp_shard ({self.dp_shard})")
+        _require(self.pp > 1 or self.vpp == 1, f"vpp is {self.vpp}, but there is no pipeline: pp is 1")
+
+    @property
+    def world(self) -> int:
+        """Processes."""
+        return self.pp * self.dp_replicate * self.dp_shard
 
     @property
     def dp(self) -> int:
-        """Data-parallel ranks: each reads its own sequences."""
+        """Ranks that read sequences of their own."""
         return self.dp_replicate * self.dp_shard
 
     @property
     def stages(self) -> int:
-        """Model chunks in all; chunk n is on pipeline rank n % pp."""
+        """Parts of the model in all; part n is on pipeline rank n % pp."""
         return self.pp * self.vpp
-
-    @property
-    def world(self) -> int:
-        return self.pp * self.dp
 
 
 @dataclass(frozen=True)
@@ -171,12 +186,14 @@ class Job:
     """CPU threads; part of the run's identity, since sums split over more threads round differently."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the computation; the weights, the router and the optimizer are always float32."""
+    activation_checkpointing: bool = False
+    """Keep of each layer its input, the routing and what the all-to-all brought, and compute the rest again."""
+    layout: Layout = field(default_factory=Layout)
     experts: str = "reference"
     """Backend of the expert products, see dots_train.experts."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     balance: BalanceConfig = field(default_factory=BalanceConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    layout: Layout = field(default_factory=Layout)
     scale: float = 1.0
     """Shrinks the curriculum for a small run, see dots_train.curriculum.scaled. `load_job` applies it: the job that it
     returns has the smaller curriculum, and a scale of 1 again."""
@@ -245,30 +262,6 @@ def differences(saved: Mapping[str, Any], current: Mapping[str, Any], prefix: st
     return found
 
 
-def stage_layers(layers: int, stages: int) -> list[range]:
-    """The layers of each pipeline stage, as even as whole layers go.
-
-    Embedding and output matrix count as a layer each: 62 layers in 8 stages are 7, 8, ..., 8, 7. A remainder goes to
-    the first stages.
-
-    Raises:
-        ValueError: a stage would have no layer.
-    """
-    if stages == 1:
-        return [range(layers)]
-    share, over = divmod(layers + 2, stages)
-    sizes = [share + (stage < over) for stage in range(stages)]
-    sizes[0], sizes[-1] = sizes[0] - 1, sizes[-1] - 1
-    if min(sizes) < 1:
-        # So few layers that the embedding or the output would have a stage of their own.
-        share, over = divmod(layers, stages)
-        sizes = [share + (stage < over) for stage in range(stages)]
-    if min(sizes) < 1:
-        raise ValueError(f"{layers} layers cannot be divided among {stages} stages")
-    ends = list(accumulate(sizes))
-    return [range(end - size, end) for size, end in zip(sizes, ends, strict=True)]
-
-
 def check_layout(job: Job, layout: Layout, world: int) -> None:
     """Refuse a layout that the job or the number of ranks cannot have; to be called before any process group is made.
 
@@ -287,20 +280,12 @@ def _check_ranks(model: ModelConfig, layout: Layout, world: int) -> None:
     product = f"pp {layout.pp} x dp_replicate {layout.dp_replicate} x dp_shard {layout.dp_shard}"
     _require(layout.world == world, f"{product} is {layout.world} ranks, but there are {world}")
     _require(
-        layout.dp_shard % layout.ep == 0,
-        f"ep {layout.ep} does not divide dp_shard {layout.dp_shard}; expert ranks are taken from the sharded ones",
-    )
-    _require(
         model.experts % layout.ep == 0,
         f"the {model.experts} experts of a layer do not divide among ep {layout.ep} ranks",
     )
     _require(
         layout.ep == 1 or model.dense_layers < model.layers,
         f"ep is {layout.ep}, but the model has no layer with experts (dense_layers is {model.dense_layers})",
-    )
-    _require(
-        layout.vpp == 1 or layout.pp > 1,
-        f"vpp {layout.vpp} gives each pipeline rank several model chunks, which needs pp of at least 2",
     )
     _require(
         layout.stages <= model.layers,

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from itertools import accumulate
 from typing import Literal, NamedTuple
 
-from dots_train.config import Job, Layout, ModelConfig, stage_layers
+from dots_train.config import Job, Layout, ModelConfig
 from dots_train.curriculum import Span
 
 FLOAT32 = 4
@@ -131,6 +132,40 @@ def training_flops(model: ModelConfig, sequence_length: int, causal: bool = True
     return forward_flops(model, sequence_length, causal).times(3)
 
 
+def stage_layers(model: ModelConfig, sequence_length: int, stages: int) -> list[range]:
+    """The layers of each pipeline stage, so that the slowest stage has as little work as may be.
+
+    The output matrix is work as well: that of 2.6 layers in the released model, so its stage gets fewer layers. All
+    layers count alike, since the width of the dense ones is chosen so; looking up an embedding counts nothing.
+
+    Raises:
+        ValueError: there are more stages than layers.
+    """
+    if stages > model.layers:
+        raise ValueError(f"{model.layers} layers do not divide among {stages} stages; each needs at least one")
+    if stages == 1:
+        return [range(model.layers)]
+    forward = forward_flops(model, sequence_length)
+    head = forward.head * model.layers / (forward.total - forward.head)
+
+    def slowest(last: int) -> float:
+        return max(-(-(model.layers - last) // (stages - 1)), last + head)
+
+    last = min(range(1, model.layers - stages + 2), key=lambda layers: (slowest(layers), -layers))
+    share, over = divmod(model.layers - last, stages - 1)
+    sizes = [*(share + (stage < over) for stage in range(stages - 1)), last]
+    ends = list(accumulate(sizes))
+    return [range(end - size, end) for size, end in zip(sizes, ends, strict=True)]
+
+
+def stage_flops(model: ModelConfig, sequence_length: int, stages: int) -> list[float]:
+    """Forward FLOPs a token of each stage, in layers' worth."""
+    forward = forward_flops(model, sequence_length)
+    layer = (forward.total - forward.head) / model.layers
+    flops = [len(layers) * layer for layers in stage_layers(model, sequence_length, stages)]
+    return [*flops[:-1], flops[-1] + forward.head]
+
+
 def seconds(flops: float, teraflops: float, mfu: float, ranks: int = 1) -> float:
     return flops / (teraflops * 1e12 * mfu * ranks)
 
@@ -170,12 +205,13 @@ class Memory(NamedTuple):
 def memory(job: Job, layout: Layout, span: Span, pp_rank: int, checkpointing: Checkpointing) -> list[Memory]:
     """Bytes by part on a rank of pipeline rank `pp_rank`, during the phase `span`, at even routing.
 
-    Assumes FSDP2 with float32 shards and copies of the computation's type, gathered and reduced layer by layer; with a
-    pipeline the weights of a stage stay gathered, and their gradients unsharded in float32, until the step's end, as
-    torch's pipeline runtime does. Not counted: the allocator's slack, the CUDA context, NCCL's buffers.
+    Assumes FSDP2 with float32 shards and copies of the computation's type, gathered layer by layer; a stage of a
+    pipeline stays gathered until the step's end, as torch's pipeline runtime has it. Gradients of several micro-batches
+    add up unsharded in float32 and are reduced once. Not counted: the allocator's slack, the CUDA context, NCCL's
+    buffers.
     """
     m, width = job.model, 2 if job.precision == "bfloat16" else FLOAT32
-    stages = stage_layers(m.layers, layout.stages)[pp_rank :: layout.pp]
+    stages = stage_layers(m, job.sequence_length, layout.stages)[pp_rank :: layout.pp]
     first, last = pp_rank == 0, pp_rank == layout.pp - 1
     sizes = [parameters(m, layers) for layers in stages]
     ends = m.vocab_size * m.hidden_size * (first + last) + m.hidden_size * last
@@ -186,11 +222,10 @@ def memory(job: Job, layout: Layout, span: Span, pp_rank: int, checkpointing: Ch
     stays = layout.pp > 1 or layout.dp_shard == 1
     layer = max(_layer_here(m, n, layout) for layers in stages for n in layers)
     copies = 0.0 if width == FLOAT32 and layout.dp_shard == 1 else width * (here if stays else 2 * layer + ends)
-    unsharded = 0.0 if layout.dp_shard == 1 else FLOAT32 * (here if stays else layer + ends)
-
     tokens = job.micro_batch * span.sequence_length
-    of_rank = span.sequences // layout.dp
-    micro_batches = max(1, -(-of_rank // job.micro_batch))
+    micro_batches = max(1, -(-span.sequences // (layout.dp * job.micro_batch)))
+    whole = layout.pp > 1 or micro_batches > 1
+    unsharded = 0.0 if layout.dp_shard == 1 else FLOAT32 * (here if whole else layer + ends)
     alive = in_flight(layout, pp_rank, micro_batches)
     kept = max(sum(_kept(m, layout, n, tokens, width, checkpointing) for n in layers) for layers in stages)
     largest = max(activations(m, n, tokens, width) for layers in stages for n in layers)
@@ -200,8 +235,8 @@ def memory(job: Job, layout: Layout, span: Span, pp_rank: int, checkpointing: Ch
 
     by_stage = f"its layers, 1/{layout.pp}" if layout.pp > 1 else "-"
     shard = f"1/{layout.dp_shard}" if layout.dp_shard > 1 else "-"
-    of_shards = f"experts first by {layout.ep}" if layout.ep > 1 else "-"
-    of_experts = f"experts by {layout.ep}" if layout.ep > 1 else "-"
+    of_shards = f"experts 1/{layout.ep}, then 1/{layout.dp_shard // layout.ep}" if layout.ep > 1 else "-"
+    of_experts = f"experts 1/{layout.ep}" if layout.ep > 1 else "-"
     gathered = "-" if stays else "all but two layers"
     depth = f"{alive} chunks in flight" if layout.pp > 1 else "-"
     rows_move = "moves rows, as many stay" if layout.ep > 1 else "-"
@@ -210,7 +245,7 @@ def memory(job: Job, layout: Layout, span: Span, pp_rank: int, checkpointing: Ch
         Memory("master weights, float32", FLOAT32 * sharded, by_stage, shard, of_shards),
         Memory("optimizer states, 2 x float32", 2 * FLOAT32 * sharded, by_stage, shard, of_shards),
         Memory("gradients, float32", FLOAT32 * sharded, by_stage, shard, of_shards),
-        Memory("gradients before reduction", unsharded, by_stage, gathered, of_experts),
+        Memory("gradients before reduction", unsharded, by_stage, "-" if whole else "all but a layer", of_experts),
         Memory(f"compute copies, {job.precision}", copies, by_stage, gathered, of_experts),
         Memory("activations kept", alive * kept, depth, own, rows_move),
         Memory("one layer computed again", largest if checkpointing != "off" else 0.0, "-", own, rows_move),

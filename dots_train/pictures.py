@@ -60,7 +60,11 @@ def curves(records: Sequence[dict[str, Any]], name: str = "") -> str:
         ("loss", "loss, nats a token"),
         ("learning_rate", "learning rate"),
         ("gradient_norm", "gradient norm before clipping"),
-        *([("load", "load of the busiest expert over the mean, worst layer")] if records[0].get("load") else []),
+        *(
+            [("load", "load of the busiest expert over the mean, worst layer")]
+            if any(record.get("load") for record in records)
+            else []
+        ),
     ]
     most = max(float(record["tokens"]) for record in records)
     body = [_text(_LEFT, 22, f"{name}: {len(records):,} steps, {_short(most)} tokens", size=14)]
@@ -137,7 +141,7 @@ def _panel(
 
 def _ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Round numbers from below `low` to above `high`."""
-    if high <= low:
+    if high - low <= 1e-9 * max(abs(low), abs(high)):  # a flat line
         high = low + (abs(low) or 1.0)
     raw = (high - low) / about
     size = 10.0 ** math.floor(math.log10(raw))

@@ -14,8 +14,8 @@ from dots_data.tokens import manifest as manifests
 from dots_data.tokens.manifest import ManifestError
 from dots_data.typed_yaml import ConfigError
 from dots_train import cost
-from dots_train.config import Job, Layout, check_layout, stage_layers
-from dots_train.cost import Checkpointing, Gpu, Memory, Parts
+from dots_train.config import Job, Layout, check_layout
+from dots_train.cost import Checkpointing, Gpu, Memory, Parts, stage_flops, stage_layers
 from dots_train.curriculum import Curriculum, Span
 
 # The report's cost of pre-training, in GPU hours a trillion tokens on H800s; at 20% MFU the formula gives 130.4K.
@@ -219,19 +219,19 @@ def sentences(plan: Plan) -> list[str]:
 
 def _layout(plan: Plan) -> str:
     layout = plan.layout
-    sizes = [len(layers) for layers in stage_layers(plan.job.model.layers, layout.stages)]
     if layout.stages == 1:
         return f"layout: {_named(layout)}"
-    weights = [sizes[0] + 1, *sizes[1:-1], sizes[-1] + 1]
-    lost = 1 - sum(weights) / (len(weights) * max(weights))
-    uneven = f"; the fullest stage makes the others wait {lost:.0%} of the time" if lost > 0.005 else ""
+    model, length = plan.job.model, plan.job.sequence_length
+    sizes = [len(layers) for layers in stage_layers(model, length, layout.stages)]
+    work = stage_flops(model, length, layout.stages)
+    lost = 1 - sum(work) / (len(work) * max(work))
     span = plan.spans[0]
     count = span.sequences // (layout.dp * plan.job.micro_batch)
     bubble = (layout.pp - 1) / (layout.vpp * count + layout.pp - 1)
     return (
         f"layout: {_named(layout)}; layers of the {layout.stages} stages: "
-        f"{', '.join(map(str, sizes))}{uneven}; {count:,} micro-batches a rank at first, the pipeline is empty "
-        f"{bubble:.1%} of a step"
+        f"{', '.join(map(str, sizes))}, of unequal work: {lost:.1%} is waiting for the slowest; {count:,} "
+        f"micro-batches a rank at first: the pipeline is empty {bubble:.1%} of a step"
     )
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dots_data.typed_yaml import ConfigError, build
 from dots_train.config import (
@@ -19,7 +17,6 @@ from dots_train.config import (
     identity,
     load_job,
     preset,
-    stage_layers,
 )
 
 JOBS = Path(__file__).resolve().parents[2] / "jobs"
@@ -72,6 +69,8 @@ def test_a_job_is_laid_over_its_preset_and_overrides_over_both(tmp_path: Path) -
         ("optimizer: {betas: [0.9]}", [], "betas must be two numbers"),
         ("micro_batch: 0", [], "micro_batch must be at least 1"),
         ("layout: {pp: 0}", [], "layout: pp must be at least 1, found 0"),
+        ("layout: {dp_shard: 4, ep: 3}", [], r"layout: ep is 3, which does not divide dp_shard \(4\)"),
+        ("layout: {vpp: 2}", [], "layout: vpp is 2, but there is no pipeline: pp is 1"),
         ("layout: {tp: 2}", [], "layout: unknown key 'tp'"),
         (
             "seed: 0",
@@ -119,37 +118,6 @@ def test_a_loaded_job_is_scaled_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("layers", "stages", "sizes"),
-    [
-        (62, 1, [62]),
-        (62, 4, [15, 16, 16, 15]),
-        (62, 8, [7, 8, 8, 8, 8, 8, 8, 7]),
-        (62, 16, [3, *[4] * 14, 3]),
-        (4, 2, [2, 2]),
-        (3, 2, [2, 1]),
-        (4, 4, [1, 1, 1, 1]),
-        (6, 4, [1, 2, 2, 1]),
-    ],
-)
-def test_layers_of_stages(layers: int, stages: int, sizes: list[int]) -> None:
-    split = stage_layers(layers, stages)
-    assert [len(part) for part in split] == sizes
-    assert [layer for part in split for layer in part] == list(range(layers))
-
-
-@given(st.integers(1, 80), st.integers(1, 80))
-def test_every_stage_has_layers_and_none_many_more_than_another(layers: int, stages: int) -> None:
-    if stages > layers:
-        with pytest.raises(ValueError, match=f"{layers} layers cannot be divided among {stages} stages"):
-            stage_layers(layers, stages)
-        return
-    sizes = [len(part) for part in stage_layers(layers, stages)]
-    assert sum(sizes) == layers
-    assert min(sizes) >= 1
-    assert max(sizes) - min(sizes) <= 2
-
-
-@pytest.mark.parametrize(
     ("layout", "overrides"),
     [
         (Layout(), []),
@@ -168,10 +136,8 @@ def test_layouts_that_the_released_model_can_have(layout: Layout, overrides: lis
     ("layout", "world", "overrides", "message"),
     [
         (Layout(pp=2, dp_shard=4), 9, [], "pp 2 x dp_replicate 1 x dp_shard 4 is 8 ranks, but there are 9"),
-        (Layout(dp_shard=4, ep=3), 4, [], "ep 3 does not divide dp_shard 4"),
         (Layout(dp_shard=5, ep=5), 5, [], "the 128 experts of a layer do not divide among ep 5 ranks"),
         (Layout(dp_shard=2, ep=2), 2, ["model.dense_layers=62"], "the model has no layer with experts"),
-        (Layout(vpp=2), 1, [], "vpp 2 gives each pipeline rank several model chunks, which needs pp of at least 2"),
         (Layout(pp=32, vpp=2), 32, [], "62 layers do not divide among pp 32 x vpp 2 = 64 stages"),
         (
             Layout(dp_shard=3),

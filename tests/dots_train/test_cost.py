@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -165,6 +167,38 @@ def test_micro_batches_in_flight(pp: int, vpp: int, micro_batches: int, most: li
     assert [cost.in_flight(layout, rank, micro_batches) for rank in range(pp)] == most
 
 
+@pytest.mark.parametrize(
+    ("stages", "sizes"),
+    [(1, [62]), (2, [32, 30]), (4, [16, 16, 16, 14]), (8, [*[8] * 7, 6]), (16, [*[4] * 14, 4, 2]), (62, [1] * 62)],
+)
+def test_layers_of_the_released_models_stages(stages: int, sizes: list[int]) -> None:
+    """The output matrix is the work of 2.6 layers, so the last stage has two or three fewer."""
+    split = cost.stage_layers(load_job("dots1").model, 8192, stages)
+    assert [len(layers) for layers in split] == sizes
+    assert [layer for layers in split for layer in layers] == list(range(62))
+
+
+@given(st.integers(1, 80), st.integers(1, 80), st.integers(8, 200_000))
+def test_no_other_last_stage_would_be_faster(layers: int, stages: int, vocabulary: int) -> None:
+    model = dataclasses.replace(DEBUG, layers=layers, vocab_size=vocabulary)
+    if stages > layers:
+        with pytest.raises(ValueError, match=f"{layers} layers do not divide among {stages} stages"):
+            cost.stage_layers(model, 256, stages)
+        return
+    sizes = [len(part) for part in cost.stage_layers(model, 256, stages)]
+    assert sum(sizes) == layers
+    assert min(sizes) >= 1
+    if stages == 1:
+        return
+    work = cost.stage_flops(model, 256, stages)
+    forward = cost.forward_flops(model, 256)
+    assert sum(work) == pytest.approx(forward.total)
+    layer = (forward.total - forward.head) / layers
+    for last in range(1, layers - stages + 2):
+        other = max(-(-(layers - last) // (stages - 1)) * layer, last * layer + forward.head)
+        assert max(work) <= other * (1 + 1e-9)
+
+
 def shares(layout: Layout, checkpointing: cost.Checkpointing = "selective") -> list[dict[str, float]]:
     job = load_job("dots1")
     span = job.curriculum.spans(job.sequence_length)[0]
@@ -193,6 +227,12 @@ def test_what_each_way_of_sharding_saves() -> None:
     assert line(Layout(dp_replicate=4, dp_shard=8), weights) == line(Layout(dp_shard=8), weights)
     assert line(Layout(dp_shard=16), weights) == line(Layout(dp_shard=8), weights) / 2
     assert line(Layout(pp=4, dp_shard=8, ep=8), copies) < line(Layout(pp=4, dp_shard=8), copies) / 5
+    micro, before = load_job("dots1", ["micro_batch=976"]), "gradients before reduction"
+    (one,) = (
+        {line.part: line.bytes for line in cost.memory(micro, Layout(dp_shard=8), span, 0, "full")}
+        for span in micro.curriculum.spans(8192)[:1]
+    )
+    assert one[before] < line(Layout(dp_shard=8), before) / 10, "one micro-batch is reduced layer by layer"
     assert line(Layout(dp_shard=8), copies) < line(Layout(), copies) / 10
     whole, selective, full = (line(Layout(dp_shard=8, ep=8), kept, how) for how in ("off", "selective", "full"))  # type: ignore[arg-type]
     assert full < selective < whole
