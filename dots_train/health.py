@@ -74,7 +74,7 @@ def watch_spikes(
     )
     warning = ""
     if high:
-        told = " and ".join(_told(name, *seen[name], deviations[name]) for name in high)
+        told = ", and ".join(_told(name, *seen[name], deviations[name]) for name in high)
         warning = f"step {step}: {told}"
     return Spike(deviations["loss"], deviations["gradient norm"], after.spikes / after.steps, warning), after
 
