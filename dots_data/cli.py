@@ -255,8 +255,7 @@ def plan(options: argparse.Namespace) -> int:
         )
     known = GPUS[options.gpu]
     card = Gpu(options.teraflops or known.teraflops, options.gigabytes or known.gigabytes)
-    checkpointing = options.checkpointing or ("selective" if job.activation_checkpointing else "off")
-    made = make_plan(job, job.layout, card, options.mfu, checkpointing)
+    made = make_plan(job, job.layout, card, options.mfu, options.checkpointing)
     if options.json:
         print(json.dumps(as_mapping(made), indent=1))
         return 0

@@ -60,8 +60,8 @@ class Plan:
         return rank, cost.memory(self.job, self.layout, span, rank, self.checkpointing)
 
 
-def make_plan(job: Job, layout: Layout, gpu: Gpu, mfu: float, checkpointing: Checkpointing = "selective") -> Plan:
-    """A plan for a layout that the job can have.
+def make_plan(job: Job, layout: Layout, gpu: Gpu, mfu: float, checkpointing: Checkpointing | None = None) -> Plan:
+    """A plan for a layout that the job can have; checkpointing None is as the job says.
 
     Raises:
         ConfigError: the layout does not divide, the MFU is no share, or the vocabulary is not known.
@@ -69,7 +69,8 @@ def make_plan(job: Job, layout: Layout, gpu: Gpu, mfu: float, checkpointing: Che
     if not 0 < mfu <= 1:
         raise ConfigError(f"the MFU is a share of the peak, over 0 and at most 1, found {mfu}")
     check_layout(job, layout, layout.world)
-    return Plan(with_vocabulary(job), layout, gpu, mfu, checkpointing)
+    by_job: Checkpointing = "selective" if job.activation_checkpointing else "off"
+    return Plan(with_vocabulary(job), layout, gpu, mfu, checkpointing or by_job)
 
 
 def with_vocabulary(job: Job) -> Job:
