@@ -27,7 +27,7 @@ from dots_data.tokens import versions
 from dots_data.typed_yaml import ConfigError, to_mapping
 from dots_train import checkpoint, metrics
 from dots_train.checkpoint import Checkpoint
-from dots_train.config import Job, differences, identity
+from dots_train.config import Job, check_layout, differences, identity
 from dots_train.curriculum import Stage
 from dots_train.experts import backend
 from dots_train.guards import FirstNotFinite, first_gradient
@@ -101,7 +101,7 @@ class Trainer:
         log: Callable[[str], None] = print,
     ):
         self.job = _with_vocabulary(job, reader)
-        check_layout(self.job, mesh.world_size())
+        check_layout(self.job, self.job.layout, mesh.world_size())
         self.reader = reader
         self.output = Path(job.output)
         self.device = _prepare_torch(self.job)
@@ -368,7 +368,11 @@ class Trainer:
         return summary
 
 
-        self._alone(lambda: claim(self.output, self.identity, self.job.data))
+def _say_nothing(sentence: str) -> None:
+    """In place of `log` in all processes but the first."""
+
+
+def claim(output: Path, wanted: dict[str, Any], data: str) -> None:
     """Write the run's identity into its output folder, or find the same one there.
 
     data: where the shards lie; written too, for those who ask what a step read, but another place is no other run.
