@@ -26,7 +26,7 @@ PRESETS = Path(__file__).parent / "presets"
 # Everything else decides the numbers, and a run that changed it would not be the same run.
 _FREE = (
     *("preset", "data", "output", "checkpoint", "log_every", "tensorboard", "verify_data"),
-    *("layout", "guards", "activation_checkpointing"),
+    *("layout", "guards", "activation_checkpointing", "mixture", "evaluation"),
 )
 
 
@@ -183,14 +183,32 @@ class Layout:
 
 
 @dataclass(frozen=True)
+class EvaluationConfig:
+    """Validation beside training."""
+
+    data: str = ""
+    """Folder of held-out token shards, made with the tokenizer of the others; empty: no validation."""
+    every_steps: int = 500
+    windows: int = 64
+    """Of each source; rounded down to what divides among the ranks."""
+
+    def __post_init__(self) -> None:
+        for name in ("every_steps", "windows"):
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1, found {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
 class Job:
     """One training run."""
 
     model: ModelConfig
     curriculum: Curriculum
     preset: str = "debug"
-    data: str = "build/tokens"
-    """Folder of token shards with their manifest.json."""
+    data: str | tuple[str, ...] = "build/tokens"
+    """Folder of token shards with their manifest.json, or several with a mixture."""
+    mixture: str = ""
+    """File that says how the sources of the shards are weighted (jobs/mixtures/); empty: all shards are one stream. It
+    may change between two parts of a run, as long as what was read stays as it was."""
     output: str = "build/model"
     sequence_length: int = 8192
     micro_batch: int = 1
@@ -212,6 +230,7 @@ class Job:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     guards: GuardConfig = field(default_factory=GuardConfig)
 
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     scale: float = 1.0
     """Shrinks the curriculum for a small run, see dots_train.curriculum.scaled. `load_job` applies it: the job that it
     returns has the smaller curriculum, and a scale of 1 again."""
@@ -221,6 +240,11 @@ class Job:
     """Write TensorBoard events, where the package is installed."""
     verify_data: bool = True
     """Check the shards' checksums before the first step."""
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """`data` as a list."""
+        return (self.data,) if isinstance(self.data, str) else self.data
 
     def __post_init__(self) -> None:
         for name in ("sequence_length", "micro_batch", "threads", "log_every"):

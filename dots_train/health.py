@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 if TYPE_CHECKING:
-    from dots_train.data import Batch
+    pass
 
 LOADS_FILE = "expert_load.json"
 
@@ -201,36 +201,9 @@ def _name_experts(step: int, found_LE: Tensor, first_layer: int, what: str, most
     return sentences
 
 
-@torch.no_grad()
-def loads_by_domain(model: nn.Module, batches: Mapping[str, Iterable[Batch]]) -> Tensor:
-    """Tokens that each expert gets of each domain: int64 [domains, L, E] on the CPU, domains in the mapping's order.
-
-    Forward passes without gradients, for an evaluation beside training; the model is left as it was.
-
-    Raises:
-        ValueError: a domain without a batch.
-    """
-    device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    found = []
-    try:
-        for domain, its in batches.items():
-            counts = [
-                model(*(part.to(device) for part in (batch.tokens_BS, batch.position_BS, batch.document_BS))).counts_LE
-                for batch in its
-            ]
-            if not counts:
-                raise ValueError(f"domain {domain!r} has no batch to count the experts' load on")
-            found.append(torch.stack(counts).sum(0).cpu())
-    finally:
-        model.train(was_training)
-    return torch.stack(found)
-
-
 @dataclass(frozen=True)
 class Loads:
-    """What `loads_by_domain` counted, with its names."""
+    """Tokens that each expert got of each domain, as an evaluation counted them, with their names."""
 
     step: int
     first_layer: int

@@ -68,6 +68,8 @@ class Record:
     load: tuple[float, ...]
     """Of each mixture layer: tokens of its busiest expert over the mean."""
     timing: Timing
+    sequence_length: int = 0
+    """Tokens in a sample."""
     skipped: str | None = None
     """Why the step changed no weight: what was not finite. Its numbers are then left out."""
     entropy: tuple[float, ...] = ()

@@ -61,11 +61,6 @@ def apply_stage(optimizer: torch.optim.Optimizer, stage: Stage, config: Optimize
         group["lr"], group["weight_decay"] = stage.learning_rate, decays[group["name"]]
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-
-
 def optimizer_state(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:
     """The optimizer's tensors for a parameter by their names, made where no step was done yet; {} for a buffer."""
     if not isinstance(parameter, nn.Parameter):

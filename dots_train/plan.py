@@ -78,10 +78,10 @@ def with_vocabulary(job: Job) -> Job:
     if job.model.vocab_size:
         return job
     try:
-        size = manifests.read(Path(job.data)).tokenizer.vocab_size
+        size = manifests.read(Path(job.folders[0])).tokenizer.vocab_size
     except (ManifestError, OSError) as error:
         raise ConfigError(
-            f"model.vocab_size is 0, that of the shards, and {job.data} holds none to read it from; "
+            f"model.vocab_size is 0, that of the shards, and {job.folders[0]} holds none to read it from; "
             "add --set model.vocab_size=152064, or name shards with --set data=FOLDER"
         ) from error
     return replace(job, model=replace(job.model, vocab_size=size))

@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -25,17 +25,20 @@ from torch import Tensor
 
 from dots_data.tokens import versions
 from dots_data.typed_yaml import ConfigError, to_mapping
-from dots_train import checkpoint, metrics
+from dots_train import checkpoint, evaluation, metrics
 from dots_train.checkpoint import Checkpoint
 from dots_train.config import Job, check_layout, differences, identity
+from dots_train.cost import all_to_all_bytes
 from dots_train.curriculum import Stage
+from dots_train.evaluation import Evaluation
 from dots_train.experts import backend
 from dots_train.guards import FirstNotFinite, first_gradient
-from dots_train.metrics import Metrics, Record, Timing
+from dots_train.health import RoutingState, SpikeState, watch_routing, watch_spikes
+from dots_train.metrics import Metrics, Record, Timing, model_flops_utilisation
 from dots_train.model.dots1 import Tally, parameters
 from dots_train.model.moe import MoE
 from dots_train.model.recompute import recompute
-from dots_train.optim import make_optimizer, optimizer_state, set_learning_rate
+from dots_train.optim import apply_stage, make_optimizer, optimizer_state
 from dots_train.parallel import mesh
 from dots_train.parallel.pipeline import Share, engine
 
@@ -72,6 +75,8 @@ class Reader(Protocol):
     """What the trainer asks of dots_train.data.ShardReader."""
 
     @property
+    def id(self) -> str: ...
+    @property
     def manifest(self) -> Any: ...
     @property
     def windows(self) -> int: ...
@@ -87,6 +92,8 @@ class Trainer:
         job: what to train; a vocabulary of 0 is replaced by the shards' own.
         reader: the data, opened with the job's sequence length and seed.
         log: for sentences that people should see; said by the first process alone.
+        at_length: opens the data with another sequence length, for a curriculum that has several.
+        held_out: windows to validate on, by source.
 
     Raises:
         ConfigError: the output folder belongs to another run, the model cannot read these shards, or the layout is
@@ -99,16 +106,18 @@ class Trainer:
         job: Job,
         reader: Reader,
         log: Callable[[str], None] = print,
+        at_length: Callable[[int], Reader] | None = None,
+        held_out: Mapping[str, evaluation.Reader] | None = None,
     ):
         self.job = _with_vocabulary(job, reader)
         check_layout(self.job, self.job.layout, mesh.world_size())
-        self.reader = reader
+        self.reader, self.readers, self.at_length = reader, {job.sequence_length: reader}, at_length
         self.output = Path(job.output)
         self.device = _prepare_torch(self.job)
         self.ranks = mesh.connect(job.layout, self.device)
         self.log = log if self.ranks.rank == 0 else _say_nothing
-        self.identity = {**identity(self.job), "manifest": str(reader.manifest.id)}
-        self._alone(lambda: claim(self.output, self.identity, self.job.data))
+        self.identity = {**identity(self.job), "manifest": reader.id}
+        self._alone(lambda: claim(self.output, self.identity, _about(self.job, reader)))
 
         torch.manual_seed(self.job.seed)
         self.parts = mesh.make_parts(self.job, self.ranks, self.device)
@@ -119,7 +128,10 @@ class Trainer:
         self.engine = engine(self.parts, self.job, self.ranks, self.device)
         self.optimizer = make_optimizer(self.parts, self.job.optimizer)
         self.saver = checkpoint.Saver(self.output / "checkpoints", self.job.checkpoint.keep)
-        self.step = self.tokens = self.sample = self.skipped = 0
+        self.evaluation = Evaluation(self.job, held_out, self.ranks, self.device) if held_out else None
+        self.step = self.tokens = self.skipped = 0
+        self.spikes = SpikeState()
+        self.routing = RoutingState.start(job.model.layers - job.model.dense_layers, job.model.experts)
         found = checkpoint.latest(self.output / "checkpoints", self.log)
         if found is not None:
             self._restore(found)
@@ -136,6 +148,8 @@ class Trainer:
             CheckpointError: a checkpoint could not be written.
         """
         first = self.ranks.rank == 0
+        if first:
+            evaluation.forget_after(self.output, self.step)
         log = Metrics(self.output, self.step, self.job.tensorboard, self.log) if first else None
         try:
             with _signals() as received:
@@ -144,7 +158,10 @@ class Trainer:
                     if log is not None:
                         log.write(record)
                         on_step(record)
-                    if self.step % self.job.checkpoint.every_steps == 0 or self._stage() is None or stop:
+                    over = self._stage() is None
+                    if self.evaluation and (over or self.step % self.job.evaluation.every_steps == 0) and not stop:
+                        self._evaluate()
+                    if self.step % self.job.checkpoint.every_steps == 0 or over or stop:
                         if log is not None:
                             log.sync()
                         self._save(record)
@@ -160,42 +177,78 @@ class Trainer:
     def _stage(self) -> Stage | None:
         return self.job.curriculum.at(self.step, self.tokens, self.job.sequence_length)
 
+    def _reader(self, length: int) -> Reader:
+        """The data in windows of a length. Raises ConfigError for one that nobody can open."""
+        if length not in self.readers:
+            if self.at_length is None:
+                raise ConfigError(f"curriculum: a phase has windows of {length} tokens; the data cannot be opened so")
+            self.readers[length] = self.at_length(length)
+        return self.readers[length]
+
+    def _evaluate(self) -> None:
+        """Validate; the first process says and writes what came of it."""
+        assert self.evaluation is not None
+        result, loads = self.evaluation.run(self.step, self.tokens, self.parts, self.engine)
+        if self.ranks.rank == 0:
+            evaluation.write(self.output, result, loads)
+            self.log(result.line())
+
     def _train_step(self, stage: Stage, received: list[int]) -> tuple[Record, int]:
         """Forward and backward over the global batch, then one update of the weights; also the signal that any
         process received, or 0."""
         began = time.perf_counter()
-        length = self.job.sequence_length
+        length, reader = stage.sequence_length, self._reader(stage.sequence_length)
         losses_M, balance, counts_LE = self._gradients(stage)
         told = torch.stack([losses_M.sum().cpu(), balance, torch.tensor(float(sum(received[:1])))])
         loss, balance_sum, signals = self.ranks.sum(told).tolist()
         norm = mesh.gradient_norm(self.parts, self.ranks)
-        problem = self._problem(loss, norm, losses_M, stage.sequences)
+        problem = self._problem(loss, norm, losses_M, stage)
         if problem is None:
             mesh.scale_gradients(self.parts, min(1.0, self.job.optimizer.clip_norm / (norm + 1e-6)))
-            set_learning_rate(self.optimizer, stage.learning_rate)
+            apply_stage(self.optimizer, stage, self.job.optimizer)
             self.optimizer.step()
             self._update_biases(counts_LE)
 
         self.step += 1
-        self.sample += stage.sequences
         self.tokens += stage.sequences * length
+        health, self.routing = watch_routing(
+            self.routing,
+            self.step,
+            counts_LE,
+            self.job.model.experts_per_token,
+            self.job.model.dense_layers,
+            self.job.guards.dead_after,
+        )
+        spike, self.spikes = watch_spikes(self.spikes, self.step, loss, norm)
+        for warning in (*health.warnings, *([spike.warning] if spike.warning and problem is None else [])):
+            self.log(warning)
+        bias_L = self._largest_biases()
         seconds = time.perf_counter() - began
-        busiest_L = counts_LE.max(1).values / counts_LE.float().mean(1) if len(counts_LE) else counts_LE.new_zeros(0)
+        speed = stage.sequences * length / seconds
         record = Record(
             step=self.step,
             tokens=self.tokens,
-            epoch=self.sample / self.reader.windows,
+            epoch=(stage.sample + stage.sequences) / reader.windows,
             phase=stage.phase,
             learning_rate=stage.learning_rate,
-            first_sample=self.sample - stage.sequences,
+            first_sample=stage.sample,
             sequences=stage.sequences,
             shares=self.ranks.shares,
             loss=loss,
             balance=balance_sum / self.job.balance.sequence_alpha if self.job.balance.sequence_alpha else 0.0,
             gradient_norm=norm,
-            load=tuple(busiest_L.tolist()),
+            load=health.load,
+            sequence_length=length,
             skipped=problem,
-            timing=Timing(seconds, stage.sequences * length / seconds),
+            entropy=health.entropy,
+            dead_experts=len(health.dead),
+            bias=bias_L,
+            spike=(spike.loss, spike.gradient_norm) if math.isfinite(loss + norm) else None,
+            spike_score=spike.score,
+            all_to_all_bytes=all_to_all_bytes(
+                self.job.model, self.job.layout, stage.sequences * length, 2 if self.job.precision == "bfloat16" else 4
+            ),
+            timing=Timing(seconds, speed, self._utilisation(length, speed)),
         )
         # A process that learns of a signal through another stops as that one does.
         number = received[0] if received else signal.SIGTERM if signals else 0
@@ -206,16 +259,18 @@ class Trainer:
         each as its share of the batch's, float64 on the CPU; and the counts [L, E] of all processes."""
         self.optimizer.zero_grad(set_to_none=True)
         mine = stage.sequences // self.ranks.shares
-        first = self.sample + self.ranks.share * mine
-        batch = self.reader.batch(first, mine)
+        batch = self._reader(stage.sequence_length).batch(stage.sample + self.ranks.share * mine, mine)
         inputs = (batch.tokens_BS, batch.targets_BS, batch.position_BS, batch.document_BS)
+        # The ranks of a pipeline read the same: one of them counts what is to be predicted.
+        targets = (batch.targets_BS >= 0).sum() if self.ranks.stage == 0 else torch.zeros((), dtype=torch.int64)
+        scale = 1.0 / max(1, int(self.ranks.sum(targets)))
         if self.watch is not None:
             self.watch.reset()
         for part in self.parts:
             part.tally = Tally()
             part.balance_weight = self.job.balance.sequence_alpha / stage.sequences
+            part.rope_theta = stage.rope_theta or self.job.model.rope_theta
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.job.precision == "bfloat16"):
-            scale = 1.0 / (stage.sequences * self.job.sequence_length)
             losses_M = self.engine.run(Share(*(tensor.to(self.device) for tensor in inputs)), scale)
         model = self.job.model
         counts_LE = torch.zeros(model.layers, model.experts, dtype=torch.int64)
@@ -234,7 +289,23 @@ class Trainer:
                     counts_E = counts_LE[int(number) - self.job.model.dense_layers]
                     layer.mlp.gate.update_bias(counts_E.to(self.device), self.job.balance.bias_rate)
 
-    def _problem(self, loss: float, norm: float, losses_M: Tensor, sequences: int) -> str | None:
+    def _largest_biases(self) -> tuple[float, ...]:
+        """The largest absolute selection bias of each mixture layer."""
+        model = self.job.model
+        bias_L = torch.zeros(model.layers)
+        for part in self.parts:
+            for number, layer in part.layers.items():
+                if isinstance(layer.mlp, MoE):
+                    bias_L[int(number)] = layer.mlp.gate.e_score_correction_bias.abs().max().cpu()
+        return tuple(self.ranks.greatest(bias_L)[model.dense_layers :].tolist())
+
+    def _utilisation(self, length: int, tokens_per_second: float) -> float | None:
+        if self.device.type != "cuda":
+            return None
+        name = torch.cuda.get_device_name(self.device)
+        return model_flops_utilisation(self.job.model, length, tokens_per_second, name, self.ranks.world)
+
+    def _problem(self, loss: float, norm: float, losses_M: Tensor, stage: Stage) -> str | None:
         """What is not finite, in a sentence, once all processes know of it; counts the steps that are skipped.
 
         Raises:
@@ -245,13 +316,13 @@ class Trainer:
             return None
         self.skipped += 1
         what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient norm is {norm}"
-        mine = sequences // self.ranks.shares
+        mine = stage.sequences // self.ranks.shares
         bad = torch.nonzero(~torch.isfinite(losses_M.cpu()))
-        here = self.sample + self.ranks.share * mine + int(bad[0]) * self.job.micro_batch if len(bad) else sys.maxsize
+        here = stage.sample + self.ranks.share * mine + int(bad[0]) * self.job.micro_batch if len(bad) else sys.maxsize
         first = self.ranks.least(here)
         count = self.job.micro_batch
         if first == sys.maxsize:
-            first, count = self.sample, sequences
+            first, count = stage.sample, stage.sequences
         problem = f"{what}, in samples {first} to {first + count - 1}{self._documents(first, count)}{self._first()}"
         self.log(f"step {self.step + 1}: {problem}; this step changed no weight")
         if self.skipped >= self.job.guards.skip_in_a_row:
@@ -304,11 +375,23 @@ class Trainer:
                 "config": to_mapping(self.job),
                 "tokens": self.tokens,
                 "skipped": self.skipped,
-                "loader": self.reader.state(self.sample),
+                "loader": self._place().state(self._sample()),
+                "spikes": self.spikes.plain(),
+                "routing": self.routing.plain(),
                 "versions": {"torch": torch.__version__},
             },
             milestone=bool(every) and self.tokens // every > before // every,
         )
+
+    def _place(self) -> Reader:
+        """The data as the next step reads it; as the last one did, where there is no next."""
+        stage = self._stage()
+        return self._reader(stage.sequence_length) if stage else self.readers[[*self.readers][-1]]
+
+    def _sample(self) -> int:
+        """The first sample of the next step."""
+        stage = self._stage()
+        return stage.sample if stage else -(-self.tokens // [*self.readers][-1])
 
     def _saved(self) -> Path:
         """Wait for the checkpoint that was begun last."""
@@ -324,7 +407,11 @@ class Trainer:
         torch.set_rng_state(random)
         self.step, self.tokens = found.step, int(found.state["tokens"])
         self.skipped = int(found.state["skipped"])
-        self.sample = self.reader.resume(found.state["loader"])
+        self.spikes = SpikeState.of(found.state["spikes"])
+        self.routing = RoutingState.of(found.state["routing"])
+        at = self._place().resume(found.state["loader"])
+        if at != self._sample():
+            raise ConfigError(f"{found.path}: stands at sample {at}, and {self.tokens} tokens are at {self._sample()}")
         written_by = found.state["versions"]["torch"]
         if written_by != torch.__version__:
             self.log(f"{found.path}: written by torch {written_by}; last bits may differ in {torch.__version__}")
@@ -350,7 +437,7 @@ class Trainer:
         summary = {
             "steps": self.step,
             "tokens": self.tokens,
-            "epochs": self.sample / self.reader.windows,
+            "epochs": self._sample() / self._place().windows,
             "seconds": round(seconds, 3),
             "tokens_per_second": round(self.tokens / seconds) if seconds else 0,
             "first_loss": losses[0],
@@ -372,10 +459,22 @@ def _say_nothing(sentence: str) -> None:
     """In place of `log` in all processes but the first."""
 
 
-def claim(output: Path, wanted: dict[str, Any], data: str) -> None:
+def _about(job: Job, reader: Reader) -> dict[str, Any]:
+    """What those who ask which documents a step read must know besides the identity."""
+    mixture = getattr(reader, "mixture", None)
+    manifests = getattr(reader, "manifests", (reader.manifest,))
+    return {
+        "data": list(job.folders),
+        "datasets": [manifest.id for manifest in manifests],
+        "mixture": to_mapping(mixture.config) if mixture is not None else None,
+    }
+
+
+def claim(output: Path, wanted: dict[str, Any], about: dict[str, Any]) -> None:
     """Write the run's identity into its output folder, or find the same one there.
 
-    data: where the shards lie; written too, for those who ask what a step read, but another place is no other run.
+    about: where the shards lie, and how they are mixed; written too, but another place is no other run, nor is another
+        mixture as long as it has the same past, which the loader's state knows.
 
     Raises:
         ConfigError: the folder cannot be written, holds another run, or holds part of a run and no identity.
@@ -384,26 +483,28 @@ def claim(output: Path, wanted: dict[str, Any], data: str) -> None:
     again = f"choose another output folder, or remove {output} to start anew"
     try:
         if path.exists():
-            saved = {name: value for name, value in json.loads(path.read_text("utf-8")).items() if name != "data"}
+            saved = {name: value for name, value in json.loads(path.read_text("utf-8")).items() if name not in about}
             changed = differences(saved, wanted)
             if changed:
-                said = [*changed, *_what_became(saved, wanted, data)]
+                said = [*changed, *_what_became(saved, wanted, about["data"])]
                 raise ConfigError(f"{output}: holds a run of another configuration ({'; '.join(said)}); {again}")
+            _write_json(path, {**wanted, **about})
             return
         if any((output / name).exists() for name in ("metrics.jsonl", "checkpoints", SUMMARY_FILE)):
             raise ConfigError(f"{output}: holds a run but no {CONFIG_FILE} that says which; {again}")
         output.mkdir(parents=True, exist_ok=True)
-        _write_json(path, {**wanted, "data": data})
+        _write_json(path, {**wanted, **about})
     except OSError as error:
         raise ConfigError(f"{output}: cannot be used as the output folder ({error.strerror})") from error
     except (json.JSONDecodeError, AttributeError) as error:
         raise ConfigError(f"{path}: damaged; {again}") from error
 
 
-def _what_became(saved: dict[str, Any], wanted: dict[str, Any], data: str) -> list[str]:
+def _what_became(saved: dict[str, Any], wanted: dict[str, Any], data: list[str]) -> list[str]:
     """Of the dataset of a run, if it is no longer the one that is there: documents may have been added or removed."""
     earlier = saved.get("manifest")
-    return [versions.fate(data, str(earlier))] if earlier and earlier != wanted.get("manifest") else []
+    changed = earlier and earlier != wanted.get("manifest") and len(data) == 1
+    return [versions.fate(data[0], str(earlier))] if changed else []
 
 
 def _with_vocabulary(job: Job, reader: Reader) -> Job:

@@ -15,8 +15,10 @@ from typing import Any
 
 from dots_data.tokens import versions
 from dots_data.tokens.manifest import ManifestError
+from dots_data.typed_yaml import build
 from dots_train import metrics
-from dots_train.data import DataError, Place, ShardReader
+from dots_train.data import DataError, Dataset, Place, open_reader
+from dots_train.mixture import MixtureConfig
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class Step:
     step: int
     loss: float | None
     samples: range
-    manifest: Path
+    manifests: tuple[Path, ...]
+    sequence_length: int
 
 
 def step_of(run: str | Path, step: int, rank: int | None = None, data: str | Path | None = None) -> Step:
@@ -56,7 +59,7 @@ def step_of(run: str | Path, step: int, rank: int | None = None, data: str | Pat
     path = Path(run) / "config.json"
     try:
         config: dict[str, Any] = json.loads(path.read_bytes())
-        dataset = str(config["manifest"])
+        _ = config["datasets"], config["sequence_length"], config["seed"]
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); give the output folder of pretrain") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -67,13 +70,15 @@ def step_of(run: str | Path, step: int, rank: int | None = None, data: str | Pat
         raise DataError(f"{run}: step {step}: {shares} readers shared its batch, --rank is 0 to {shares - 1}")
     mine = count // shares
     samples = range(first, first + count) if rank is None else range(first + rank * mine, first + (rank + 1) * mine)
-    folder = data or config.get("data")
+    folders = config.get("data", []) if data is None else [data]
+    if len(folders) != len(config["datasets"]):
+        raise DataError(f"{path}: names {len(config['datasets'])} datasets, and {len(folders)} folders are given")
     try:
-        if folder is None:
-            raise ManifestError(f"{path}: does not say where the shards lie")
-        return Step(step, record["loss"], samples, versions.find(folder, dataset))
+        found = tuple(versions.find(folder, one) for folder, one in zip(folders, config["datasets"], strict=True))
     except ManifestError as error:
         raise DataError(f"{error}; --data names the folder of the shards") from error
+    length = int(record.get("sequence_length") or config["sequence_length"])
+    return Step(step, record["loss"], samples, found, length)
 
 
 def documents(run: str | Path, step: Step) -> Iterator[Read]:
@@ -83,13 +88,22 @@ def documents(run: str | Path, step: Step) -> Iterator[Read]:
         DataError: shards or provenance that cannot be read.
     """
     config = json.loads((Path(run) / "config.json").read_bytes())
-    reader = ShardReader(step.manifest, int(config["sequence_length"]), int(config["seed"]), verify=False)
-    places = [(sample, place) for sample in step.samples for place in reader.where(sample)]
-    origins = _origins(reader, [place for _, place in places])
-    for sample, place in places:
-        origin = origins[place.shard, place.row]
+    mixture = build(MixtureConfig, config["mixture"], f"{run}: mixture") if config.get("mixture") else None
+    reader = open_reader(step.manifests, step.sequence_length, int(config["seed"]), mixture=mixture, verify=False)
+    places: list[tuple[int, Dataset, Place]] = []
+    for sample in step.samples:
+        stream = reader.layouts[int(reader.rows_of(sample)[0][0])].stream
+        places += [(sample, stream.dataset, place) for place in reader.where(sample)]
+    datasets = {id(dataset): dataset for _, dataset, _ in places}
+    origins = {
+        number: _origins(dataset, [place for _, its, place in places if its is dataset])
+        for number, dataset in datasets.items()
+    }
+    for sample, dataset, place in places:
+        origin = origins[id(dataset)][place.shard, place.row]
         if origin["doc_id"] != place.doc_id:
-            raise DataError(f"{step.manifest.parent / place.shard}: row {place.row}: its provenance is of another one")
+            path = Path(dataset.where).parent / place.shard
+            raise DataError(f"{path}: row {place.row}: its provenance is of another one")
         found = {name: origin[name] for name in ("url", "warc_file", "warc_offset")}
         yield Read(sample, place.doc_id, place.first, place.last, place.shard, place.row, **found)
 
@@ -105,7 +119,7 @@ def _record(run: Path, step: int) -> dict[str, Any]:
     raise DataError(f"{run / 'metrics.jsonl'}: holds {there}, not {step}")
 
 
-def _origins(reader: ShardReader, places: list[Place]) -> dict[tuple[str, int], dict[str, Any]]:
+def _origins(dataset: Dataset, places: list[Place]) -> dict[tuple[str, int], dict[str, Any]]:
     """The provenance of places, each file opened once."""
     from dots_data.tokens.reading import origin_rows
     from dots_data.tokens.shards import ShardError
@@ -113,10 +127,10 @@ def _origins(reader: ShardReader, places: list[Place]) -> dict[tuple[str, int], 
     wanted: dict[str, set[int]] = defaultdict(set)
     for place in places:
         wanted[place.shard].add(place.row)
-    root = reader.folder
+    root = Path(dataset.where).parent
     found: dict[tuple[str, int], dict[str, Any]] = {}
     try:
-        for shard in reader.manifest.shards:
+        for shard in dataset.manifest.shards:
             rows = sorted(wanted.get(shard.file, ()))
             for row, origin in zip(rows, origin_rows(root, shard, rows), strict=True):
                 found[shard.file, row] = origin

@@ -29,9 +29,11 @@ from typing import Any
 
 from dots_data.typed_yaml import ConfigError
 from dots_train.checkpoint import CheckpointError
-from dots_train.config import load_job
-from dots_train.data import DataError, ShardReader
+from dots_train.config import Job, load_job
+from dots_train.curriculum import check_mixture
+from dots_train.data import DataError, Dataset, MixtureReader, ShardReader, open_reader
 from dots_train.metrics import Record
+from dots_train.mixture import read as read_mixture
 from dots_train.model.dots1 import parameters
 from dots_train.trainer import Interrupted, Trainer, TrainingError
 
@@ -50,8 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         scale = [] if options.scale is None else [f"scale={options.scale}"]
         job = load_job(options.job, [*options.set, *scale])
         job = dataclasses.replace(job, data=options.data or job.data, output=options.output or job.output)
-        reader = ShardReader(job.data, job.sequence_length, job.seed, verify=job.verify_data)
-        trainer = Trainer(job, reader, log=say)
+        trainer = make_trainer(job)
     except DataError as error:
         return fail(f"{error}; give the folder that `make tokenize` wrote, with --data", 2)
     except ConfigError as error:
@@ -72,6 +73,34 @@ def main(arguments: list[str] | None = None) -> int:
         return fail(f"{error.filename or job.output}: {error.strerror}; the last checkpoint stands", 1)
     say(closing(summary))
     return 0
+
+
+def make_trainer(job: Job) -> Trainer:
+    """Open what the job reads, and the trainer on it. Raises as `open_reader` and `Trainer` do."""
+    mixture = read_mixture(job.mixture) if job.mixture else None
+    if mixture is not None:
+        check_mixture(job.curriculum, [(segment.name, segment.end) for segment in mixture.segments])
+    untied = {phase.sequence_length or job.sequence_length: phase.untie for phase in job.curriculum.phases}
+    if any(untied.values()) and (mixture is None or mixture.untie is None):
+        raise ConfigError("curriculum: a phase unties windows, but there is no mixture whose `untie` says how")
+
+    def at_length(length: int) -> ShardReader | MixtureReader:
+        config = mixture
+        if mixture is not None and mixture.untie is not None:
+            rule = dataclasses.replace(mixture.untie, probability=untied.get(length, 0.0))
+            config = dataclasses.replace(mixture, untie=rule if rule.probability else None)
+        return open_reader(job.folders, length, job.seed, mixture=config, verify=job.verify_data)
+
+    reader = at_length(job.sequence_length)
+    held_out: dict[str, ShardReader] = {}
+    if job.evaluation.data:
+        folder = job.evaluation.data
+        dataset = Dataset(folder, verify=job.verify_data)
+        if dataset.manifest.tokenizer.sha256 != reader.manifest.tokenizer.sha256:
+            raise DataError(f"{folder}: was made with another tokenizer than {', '.join(job.folders)}")
+        names = [source.name for source in dataset.manifest.sources]
+        held_out = {name: ShardReader(folder, job.sequence_length, 0, source=name) for name in names}
+    return Trainer(job, reader, log=say, at_length=at_length, held_out=held_out)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -108,7 +137,7 @@ def opening(trainer: Trainer) -> str:
     epochs = job.curriculum.tokens / (reader.windows * length)
     return (
         f"model   {job.preset}: {size.total:,} parameters, {size.active:,} active a token, on {job.device}\n"
-        f"data    {job.data}: {reader.manifest.tokens:,} tokens, {reader.windows:,} windows of {length}\n"
+        f"data    {', '.join(job.folders)}: {reader.manifest.tokens:,} tokens, {reader.windows:,} windows of {length}\n"
         f"plan    {trainer.steps:,} steps, {job.curriculum.tokens:,} tokens, {epochs:.2f} passes over the data\n"
         f"loss    {math.log(job.model.vocab_size):.3f} is that of a guess (the logarithm of the vocabulary)"
     )

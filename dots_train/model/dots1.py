@@ -80,12 +80,14 @@ class Dots1(nn.Module):
     balance_weight: what a window's balance loss, averaged over all mixture layers of the whole model, is worth in the
         loss. Its gradient enters in the forward pass (`with_gradient_of`), so that every part of a model can add its
         own and the caller sees the cross-entropy alone.
+    rope_theta: of the passes to come; a stage of long contexts may have its own.
     """
 
     def __init__(self, config: ModelConfig, experts: str = "reference", numbers: Iterable[int] | None = None):
         super().__init__()
         self.config = config
         self.balance_weight = 0.0
+        self.rope_theta = config.rope_theta
         self.tally = Tally()
         held = list(range(config.layers) if numbers is None else numbers)
         apply = backend(experts)
@@ -103,7 +105,7 @@ class Dots1(nn.Module):
         position sees another document.
         """
         mask = document_mask(document_BS)
-        angles = rotary(position_BS, self.config.head_dim, self.config.rope_theta)
+        angles = rotary(position_BS, self.config.head_dim, self.rope_theta)
         x_BSD = x if self.embed_tokens is None else self.embed_tokens(x)
         loads: dict[int, Load] = {}
         for number, layer in self.layers.items():

@@ -21,6 +21,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from dots_train.config import Job, Layout
+from dots_train.cost import stage_layers
 from dots_train.model.dots1 import Dots1, initial
 from dots_train.model.moe import MoE
 from dots_train.parallel.dispatch import dispatched
@@ -71,6 +72,12 @@ class Ranks:
             dist.all_reduce(values)
         return values
 
+    def greatest(self, values: Tensor) -> Tensor:
+        """The largest of each number over all ranks, in place."""
+        if self.mesh is not None:
+            dist.all_reduce(values, op=dist.ReduceOp.MAX)
+        return values
+
     def least(self, value: int) -> int:
         """The smallest of the ranks' values."""
         values = torch.tensor(value)
@@ -114,21 +121,9 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def chunks(layers: int, layout: Layout) -> list[list[int]]:
-    """The layers of each of the pp * vpp parts of a pipeline, in order; the first parts take what does not divide.
-
-    Embedding and output matrix weigh about as much as a layer each; where layers do not divide, it is better that the
-    last part is not the longest.
-    """
-    parts = layout.pp * layout.vpp
-    sizes = [layers // parts + (part < layers % parts) for part in range(parts)]
-    ends = [sum(sizes[: part + 1]) for part in range(parts)]
-    return [list(range(end - size, end)) for size, end in zip(sizes, ends, strict=True)]
-
-
 def make_parts(job: Job, ranks: Ranks, device: torch.device) -> list[Dots1]:
     """This rank's parts of the model, sharded, with their first weights: one, or `vpp` of a pipeline."""
-    held = chunks(job.model.layers, job.layout)
+    held = stage_layers(job.model, job.sequence_length, job.layout.stages)
     with torch.device("meta"):
         parts = [Dots1(job.model, job.experts, held[n]) for n in range(ranks.stage, len(held), job.layout.pp)]
     for part in parts:

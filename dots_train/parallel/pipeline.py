@@ -54,6 +54,14 @@ class Plain:
             losses.append(loss.detach())
         return torch.stack(losses).double()
 
+    @torch.no_grad()
+    def evaluate(self, share: Share) -> Tensor:
+        """The summed loss of these sequences, float64."""
+        loss = torch.zeros((), dtype=torch.float64, device=share.tokens.device)
+        for micro in share.micro_batches(self.micro_batch):
+            loss += summed_loss(self.model(micro.tokens, micro.position, micro.document), micro.targets)
+        return loss
+
 
 class Pipeline:
     """1F1B over the ranks of the mesh's dimension `pp`; interleaved where a rank has several parts.
@@ -72,17 +80,29 @@ class Pipeline:
         """As `Plain.run`; every rank of the pipeline is given the same sequences, and the last one returns the losses,
         the others none ([0])."""
         self.scale = scale
+        losses = self._pass(share, backward=True)
+        return torch.stack([one.detach() for one in losses]).double() if losses else torch.zeros(0, dtype=torch.float64)
+
+    @torch.no_grad()
+    def evaluate(self, share: Share) -> Tensor:
+        """The summed loss of these sequences, float64; 0 but on the last rank."""
+        self.scale = 1.0
+        losses = self._pass(share, backward=False)
+        return torch.stack(losses).double().sum() if losses else torch.zeros((), dtype=torch.float64)
+
+    def _pass(self, share: Share, backward: bool) -> list[Tensor]:
+        """The micro-batches' losses, on the last rank of the pipeline."""
         schedule = self._schedule(len(share.tokens) // self.job.micro_batch, share.tokens.shape[1])
         losses: list[Tensor] = []
         first, last = self.ranks.stage == 0, self.ranks.stage == self.job.layout.pp - 1
-        schedule.step(
+        (schedule.step if backward else schedule.eval)(
             *((share.tokens,) if first else ()),
             target=share.targets if last else None,
             losses=losses if last else None,
             position_BS=share.position,
             document_BS=share.document,
         )
-        return torch.stack([one.detach() for one in losses]).double() if losses else torch.zeros(0, dtype=torch.float64)
+        return losses
 
     def _schedule(self, micro_batches: int, length: int) -> Schedule1F1B | ScheduleInterleaved1F1B:
         """The schedule for so many micro-batches; one for each batch size that the curriculum has."""

@@ -33,6 +33,10 @@ class CountingReader:
         self.windows = 1000
         self.manifest = SimpleNamespace(id=name, tokenizer=SimpleNamespace(vocab_size=VOCABULARY))
 
+    @property
+    def id(self) -> str:
+        return str(self.manifest.id)
+
     def batch(self, g: int, n: int) -> Windows:
         start_B = torch.arange(g, g + n) * 2654435761 % VOCABULARY
         stream_BT = (start_B[:, None] + torch.arange(self.length + 1)) % VOCABULARY

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dots_train import cost
 from dots_train.config import Job, Layout, ModelConfig, OptimizerConfig, load_job
-from dots_train.model.dots1 import Dots1, Output
+from dots_train.model.dots1 import Dots1
 from dots_train.optim import decay_group, make_optimizer
 
 DEBUG = dataclasses.replace(load_job("debug").model, vocab_size=512)
@@ -61,11 +61,11 @@ def grouped_mm_flops(a: Any, b: Any, *rest: Any, out_shape: Any = None, **more: 
     return 2 * a[0] * a[1] * b[-1]
 
 
-def run(model: Dots1, windows: int, length: int) -> Output:
+def run(model: Dots1, windows: int, length: int) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(0, model.config.vocab_size, (windows, length), generator=generator)
-    output: Output = model(tokens, torch.arange(length).expand(windows, -1), torch.zeros_like(tokens))
-    return output
+    logits_BSV: Tensor = model(tokens, torch.arange(length).expand(windows, -1), torch.zeros_like(tokens))
+    return logits_BSV
 
 
 @pytest.mark.parametrize("config", VARIANTS)
@@ -76,9 +76,10 @@ def test_flops_are_those_that_torch_counts(config: ModelConfig) -> None:
     model.initialize(0)
     known = {torch.ops.aten._grouped_mm: grouped_mm_flops}
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False, custom_mapping=known) as counter:
+        model.balance_weight = 1.0
         output = run(model, windows, length)
         forward = counter.get_total_flops()
-        (output.logits_BSV.square().mean() + output.balance).backward()
+        output.square().mean().backward()
     tokens = windows * length
     assert forward == tokens * cost.forward_flops(config, length, causal=False).total
     assert counter.get_total_flops() == tokens * cost.training_flops(config, length, causal=False).total
@@ -105,8 +106,8 @@ def test_weights_gradients_and_optimizer_states_are_those_of_a_real_model() -> N
     job = dataclasses.replace(load_job("debug"), model=DEBUG)
     model = Dots1(DEBUG)
     model.initialize(0)
-    optimizer = make_optimizer(model, OptimizerConfig())
-    run(model, 1, 16).logits_BSV.sum().backward()
+    optimizer = make_optimizer([model], OptimizerConfig())
+    run(model, 1, 16).sum().backward()
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
     optimizer.step()
@@ -137,7 +138,7 @@ def kept_by_autograd(config: ModelConfig, tokens: int) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         output = run(model, 1, tokens)
-    assert output.logits_BSV.requires_grad
+    assert output.requires_grad
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 

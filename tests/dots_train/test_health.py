@@ -14,20 +14,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dots_train.config import ModelConfig
 from dots_train.health import (
     Loads,
     Routing,
     RoutingState,
     Spike,
     SpikeState,
-    loads_by_domain,
     read_loads,
     watch_routing,
     watch_spikes,
     write_loads,
 )
-from dots_train.model.dots1 import Dots1
 
 
 def follow(losses: list[float], norms: list[float], state: SpikeState | None = None, first: int = 1) -> list[Spike]:
@@ -166,21 +163,6 @@ def test_entropy_of_a_load(counts: list[int], entropy: float) -> None:
 def test_a_model_that_takes_all_experts_cannot_collapse() -> None:
     health, _ = watch_routing(RoutingState.start(1, 4), 1, torch.tensor([[9, 9, 9, 9]]), top_k=4)
     assert (health.entropy, health.warnings) == ((1.0,), ())
-
-
-def test_loads_by_domain_are_the_sums_of_single_passes(tiny: ModelConfig, reader: Any) -> None:
-    model = Dots1(tiny)
-    model.initialize(0)
-    batches = {"even": [reader.batch(0, 2), reader.batch(4, 1)], "odd": [reader.batch(9, 3)]}
-    counts_DLE = loads_by_domain(model, batches)
-    assert counts_DLE.shape == (2, 1, tiny.experts)
-    assert counts_DLE.sum((1, 2)).tolist() == [3 * 16 * 2, 3 * 16 * 2], "windows x positions x experts a token"
-    batch = batches["odd"][0]
-    assert torch.equal(counts_DLE[1], model(batch.tokens_BS, batch.position_BS, batch.document_BS).counts_LE)
-    assert model.training
-    assert all(parameter.grad is None for parameter in model.parameters())
-    with pytest.raises(ValueError, match="domain 'none' has no batch"):
-        loads_by_domain(model, {"none": []})
 
 
 def test_loads_come_back_from_their_file(tmp_path: Path) -> None:

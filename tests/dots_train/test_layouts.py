@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -18,7 +19,7 @@ import torch.multiprocessing as multiprocessing
 from dots_data.typed_yaml import ConfigError, build
 from dots_train import metrics
 from dots_train.config import Job, Layout, check_layout
-from dots_train.parallel.mesh import chunks
+from dots_train.health import read_loads
 from dots_train.trainer import Trainer
 from tests.dots_train.conftest import TINY, CountingReader
 
@@ -49,6 +50,7 @@ def job(output: Path, layout: dict[str, int], **changes: Any) -> Job:
         "checkpoint": {"every_steps": HALF, "keep": 4},
         "tensorboard": False,
         "layout": layout,
+        "evaluation": {"every_steps": HALF, "windows": 16},
         **changes,
     }
     return build(Job, values, "test")
@@ -58,9 +60,9 @@ def train(root: Path, source: str | None, target: str) -> None:
     """A run in the layout `target`, from the start or from half of what `source` did."""
     output = root / (target if source is None else f"{source}-to-{target}")
     recomputing = source is not None and target != source
-    Trainer(
-        job(output, LAYOUTS[target], activation_checkpointing=recomputing), CountingReader(), log=lambda _: None
-    ).run()
+    what = job(output, LAYOUTS[target], activation_checkpointing=recomputing)
+    held_out = {"near": CountingReader(), "far": CountingReader(name="far")}
+    Trainer(what, CountingReader(), log=lambda _: None, held_out=held_out).run()
 
 
 def every_layout(rank: int, root: Path, port: int) -> None:
@@ -131,7 +133,12 @@ def assert_same(lines: list[dict[str, Any]], expected: list[dict[str, Any]], nam
     for line, other in zip(lines, expected, strict=True):
         for key in ("loss", "gradient_norm", "balance"):
             assert line[key] == pytest.approx(other[key], rel=1e-6), (name, line["step"], key)
-        assert line["load"] == other["load"], (name, line["step"])
+        for key in ("load", "entropy", "bias"):
+            assert line[key] == pytest.approx(other[key], rel=1e-6), (name, line["step"], key)
+
+
+def validations(output: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (output / "evaluation.jsonl").read_text().splitlines()]
 
 
 def tensors(output: Path) -> dict[str, torch.Tensor]:
@@ -149,6 +156,10 @@ def test_every_layout_gives_the_numbers_of_one_process(runs: Path) -> None:
     assert len(expected) == STEPS and expected[-1]["loss"] < expected[0]["loss"] - 1
     for name in LAYOUTS:
         assert_same(metrics.read(runs / name), expected, name)
+        for mine, one in zip(validations(runs / name), validations(runs / "one"), strict=True):
+            assert mine["loss"] == pytest.approx(one["loss"], rel=1e-6) and mine["step"] == one["step"]
+        loads = read_loads(runs / name)
+        assert loads == read_loads(runs / "one") and loads is not None and loads.domains == ("near", "far")
         found = tensors(runs / name)
         assert found.keys() == weights.keys()
         for key, value in weights.items():
@@ -180,12 +191,12 @@ def test_every_layout_goes_on_from_every_other(runs: Path) -> None:
 @pytest.mark.parametrize(
     ("layout", "world", "changes", "message"),
     [
-        ({"dp_shard": 2}, 1, {}, r"2 processes, and 1 were started \(torchrun --nproc-per-node 2\)"),
-        ({"dp_shard": 16, "ep": 16}, 16, {}, "ep is 16, which does not divide the 8 experts"),
-        ({"pp": 5}, 5, {}, "4 layers cannot be divided into pp x vpp = 5 parts"),
-        ({"dp_shard": 3}, 3, {}, "a batch of 16 sequences .phase 'stable'. cannot be divided among 3 ranks"),
-        ({"pp": 4}, 4, {"micro_batch": 8}, "whole micro-batches of 8, at least 4 of them"),
-        ({"pp": 2}, 2, {"micro_batch": 3}, "whole micro-batches of 3"),
+        ({"dp_shard": 2}, 1, {}, "is 2 ranks, but there are 1"),
+        ({"dp_shard": 16, "ep": 16}, 16, {}, "the 8 experts of a layer do not divide among ep 16 ranks"),
+        ({"pp": 5}, 5, {}, "4 layers do not divide among pp 5"),
+        ({"dp_shard": 3}, 3, {}, "batch of 16 sequences does not divide among 3"),
+        ({"pp": 4}, 4, {"micro_batch": 8}, "2 micro-batches, fewer than the pipeline's 4 ranks"),
+        ({"pp": 2}, 2, {"micro_batch": 3}, "does not divide among 1 data-parallel ranks in micro-batches of 3"),
     ],
 )
 def test_a_layout_that_cannot_be_is_one_sentence(
@@ -207,13 +218,3 @@ def test_a_layout_that_cannot_be_is_one_sentence(
 def test_a_layout_that_contradicts_itself(tmp_path: Path, layout: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         job(tmp_path, layout)
-
-
-def test_layers_are_divided_in_order() -> None:
-    assert chunks(7, Layout(pp=2, vpp=2)) == [[0, 1], [2, 3], [4, 5], [6]]
-    assert chunks(62, Layout(pp=16)) == [list(range(n, m)) for n, m in _ends(62, 16)]
-
-
-def _ends(layers: int, parts: int) -> list[tuple[int, int]]:
-    sizes = [layers // parts + (part < layers % parts) for part in range(parts)]
-    return [(sum(sizes[:n]), sum(sizes[: n + 1])) for n in range(parts)]

@@ -33,7 +33,7 @@ def test_groups_of_parameters(tiny: ModelConfig, name: str, dimensions: int, gro
 
 def test_weight_decay_falls_on_matrices_only(tiny: ModelConfig) -> None:
     model = Dots1(tiny)
-    groups = {group["name"]: group for group in make_optimizer(model, CONFIG).param_groups}
+    groups = {group["name"]: group for group in make_optimizer([model], CONFIG).param_groups}
     assert set(groups) == set(DECAY_GROUPS)
     assert {name: group["weight_decay"] for name, group in groups.items()} == {
         "matrices": 0.1,
@@ -50,12 +50,12 @@ def test_weight_decay_falls_on_matrices_only(tiny: ModelConfig) -> None:
 
 def test_a_model_without_experts_has_no_group_of_them(tiny: ModelConfig) -> None:
     dense = ModelConfig(**{**vars(tiny), "dense_layers": tiny.layers})
-    groups = make_optimizer(Dots1(dense), CONFIG).param_groups
+    groups = make_optimizer([Dots1(dense)], CONFIG).param_groups
     assert [group["name"] for group in groups] == ["matrices", "embeddings", "norms"]
 
 
 def test_a_phase_sets_rate_and_decay_and_the_next_sets_them_back(tiny: ModelConfig) -> None:
-    optimizer = make_optimizer(Dots1(tiny), CONFIG)
+    optimizer = make_optimizer([Dots1(tiny)], CONFIG)
     table = Curriculum((Phase(10, 0.5, 10, weight_decay={"embeddings": 0.0, "norms": 0.01}), Phase(20, 0.25, 10)))
     seen = []
     for _, _, stage in table.walk(1):

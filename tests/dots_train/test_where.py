@@ -107,7 +107,7 @@ def test_what_cannot_be_answered(ran: tuple[Job, Logging], shards: Path, tmp_pat
     moved = shards.rename(tmp_path / "moved")
     with pytest.raises(DataError, match=r"cannot be read.*--data names the folder"):
         step_of(job.output, 1)
-    assert step_of(job.output, 1, data=moved).manifest == moved / "manifest.json"
+    assert step_of(job.output, 1, data=moved).manifests == (moved / "manifest.json",)
 
 
 def test_a_run_finds_its_own_dataset(ran: tuple[Job, Logging], shards: Path, tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_run_finds_its_own_dataset(ran: tuple[Job, Logging], shards: Path, tmp
     with pytest.raises(DataError, match="were taken down"):
         step_of(job.output, 2)
     saved = json.loads((Path(job.output) / "config.json").read_bytes())
-    assert saved["data"] == str(shards)
+    assert saved["data"] == [str(shards)]
 
 
 def test_the_command(ran: tuple[Job, Logging], capsys: pytest.CaptureFixture[str]) -> None:
