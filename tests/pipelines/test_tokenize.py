@@ -193,13 +193,13 @@ def test_nor_the_number_of_workers(
             engine.map_tasks(_dies, [1], 2)
         for workers, died in ((1, False), (2, True), (7, False)):
             output = tmp_path / f"tokens{workers}"
-            if died:
-                monkeypatch.setattr(engine, "RETRIES", 3)
-                monkeypatch.setattr(tokenize, "_scatter", _scatter_killed_once)
-                monkeypatch.setattr(tokenize, "_gather", _gather_killed_once)
             one = job(base / "documents", output, workers)
-            tokenize.tokenize(one, documents.find(one.inputs), tokenize.Stages(workers))
-            monkeypatch.undo()
+            with monkeypatch.context() as patched:
+                patched.setattr(engine, "RETRIES", 3)
+                if died:
+                    patched.setattr(tokenize, "_scatter", _scatter_killed_once)
+                    patched.setattr(tokenize, "_gather", _gather_killed_once)
+                tokenize.tokenize(one, documents.find(one.inputs), tokenize.Stages(workers))
             assert content(output) == content(base / "tokens")
             assert len(list(tmp_path.glob(f"tokens{workers}.died-*"))) == (2 if died else 0)
     printed = capfd.readouterr()
