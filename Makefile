@@ -3,7 +3,7 @@ PYTHON_RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo crawl-clean tokenize pretrain test check
-.PHONY: bench bench-dedup bench-extraction bench-graph bench-rules bench-savings bench-urls clean
+.PHONY: bench bench-dedup bench-extraction bench-graph bench-loader bench-rules bench-savings bench-urls clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -46,6 +46,13 @@ bench-extraction: setup ## the extractors side by side: quality on held-out site
 
 bench-graph: setup ## components and survivors of 10 million edges, killed twice: right, and how much memory
 	@$(PYTHON_RUN) -m benchmarks.graph $(if $(EDGES),--edges $(EDGES))
+
+bench-loader: setup ## random windows beside other loaders, and opening 10,000 shards  [TOKENS=N]
+	-@infra/peer.sh megatron megatron-core==0.16.1
+	-@infra/peer.sh datasets datasets==5.2.0
+	-@infra/peer.sh litdata litdata==0.2.76
+	-@infra/peer.sh streaming mosaicml-streaming==0.13.0
+	@$(PYTHON_RUN) -m benchmarks.loader $(if $(TOKENS),--tokens $(TOKENS))
 
 bench: setup ## side-by-side measurements -> benchmarks/results/
 	@$(PYTHON_RUN) -m benchmarks
