@@ -91,7 +91,7 @@ def written(tokens: int, length: int) -> Path:
     for tool, python in TOOLS.items():
         if Path(python).exists() and tool not in ("dots", "floor") and not (folder / f".{tool}").exists():
             subprocess.run(["rm", "-rf", str(folder / tool)], check=True)
-            subprocess.run([python, str(PEERS), tool, str(folder), str(length), "write", "0"], check=True, env=single())
+            run([python, str(PEERS), tool, str(folder), str(length), "write", "0"])
             (folder / f".{tool}").touch()
     return folder
 
@@ -102,12 +102,17 @@ def single() -> dict[str, str]:
 
 
 def turn(tool: str, folder: Path, length: int, seconds: float) -> dict[str, Any]:
-    command = [TOOLS[tool], str(PEERS), tool, str(folder), str(length), "read", str(seconds)]
-    done = subprocess.run(command, capture_output=True, text=True, env=single(), timeout=600)
-    if done.returncode:
-        raise RuntimeError(f"{tool}: {done.stderr[-2000:]}")
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    printed = run([TOOLS[tool], str(PEERS), tool, str(folder), str(length), "read", str(seconds)])
+    result: dict[str, Any] = json.loads(printed.splitlines()[-1])
     return result
+
+
+def run(command: list[str]) -> str:
+    """What a process prints."""
+    done = subprocess.run(command, capture_output=True, text=True, env=single(), timeout=900)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command[1:4])}: {done.stderr[-2000:]}")
+    return done.stdout
 
 
 def speed(results: list[dict[str, Any]], what: str, length: int) -> float | None:
@@ -204,9 +209,7 @@ def open_big() -> dict[str, Any]:
         write_big(Path(folder))
         turns = []
         for _ in range(3):
-            command = [sys.executable, "-c", OPEN, folder]
-            done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=single(), timeout=600)
-            turns.append(json.loads(done.stdout))
+            turns.append(json.loads(run([sys.executable, "-c", OPEN, folder])))
         files = {path.suffix: path.stat().st_size for path in Path(folder).iterdir()}
     best = min(turns, key=lambda one: one["wall"])
     return {

@@ -12,9 +12,10 @@ what it is used with for such training, and gives windows of LENGTH + 1 tokens b
     dots       this project's shards
     floor      no loader: slices of a flat memory map, without documents, order or files; what copying alone costs
 
-Printed as JSON: seconds from the imports' end to the first window, windows read in the time given at random places (CPU
-and wall seconds), the same for whole batches of ROWS where the tool makes them (targets, positions), bytes of the state
-that a checkpoint holds and of index files, anonymous memory above what the imports took, and a checksum of some windows.
+Printed as JSON: seconds from the end of imports to the first window; windows read in the time given, at random places
+(CPU and wall seconds); the same for whole batches of ROWS where the tool makes them (targets, positions); bytes of the
+state that a checkpoint holds and of index files; anonymous memory above what the imports took; and a checksum of some
+windows.
 """
 
 from __future__ import annotations
