@@ -50,6 +50,13 @@ bench-graph: setup ## components and survivors of 10 million edges, killed twice
 bench-kills: setup ## dumps against an index, killed in every stage: the same bytes [REAL=folder of warc/]
 	@$(PYTHON_RUN) -m benchmarks.kills --input '$(REAL)/warc/*.warc.gz'
 
+bench-loader: setup ## random windows beside other loaders, and opening 10,000 shards  [TOKENS=N]
+	-@infra/peer.sh megatron megatron-core==0.16.1
+	-@infra/peer.sh datasets datasets==5.2.0
+	-@infra/peer.sh litdata litdata==0.2.76
+	-@infra/peer.sh streaming mosaicml-streaming==0.13.0
+	@$(PYTHON_RUN) -m benchmarks.loader $(if $(TOKENS),--tokens $(TOKENS))
+
 bench: setup ## side-by-side measurements -> benchmarks/results/
 	@$(PYTHON_RUN) -m benchmarks
 

@@ -17,12 +17,13 @@ import yaml
 
 from dots_data.typed_yaml import ConfigError, build, read_yaml, to_mapping
 from dots_train.curriculum import Curriculum
+from dots_train.data.objects import StorageConfig
 
 PRESETS = Path(__file__).parent / "presets"
 
 # What may change between two parts of one run: where it reads and writes, how often it reports and saves.
 # Everything else decides the numbers, and a run that changed it would not be the same run.
-_FREE = ("preset", "data", "output", "checkpoint", "log_every", "tensorboard", "verify_data")
+_FREE = ("preset", "data", "output", "checkpoint", "log_every", "tensorboard", "verify_data", "storage")
 
 
 @dataclass(frozen=True)
@@ -122,11 +123,13 @@ class Job:
     curriculum: Curriculum
     preset: str = "debug"
     data: str = "build/tokens"
-    """Folder of token shards with their manifest.json."""
+    """Folder of token shards with their manifest.json, or its URL: s3://, gs://, az://, https://."""
     output: str = "build/model"
     sequence_length: int = 8192
     micro_batch: int = 1
     """Sequences in one forward and backward pass; a batch of the curriculum is made of several."""
+    packed: bool = False
+    """Rows of whole documents, best-fit packed and filled up, rather than windows of the stream."""
     seed: int = 0
     """Seeds both the initial weights and the order of the data."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -144,7 +147,9 @@ class Job:
     tensorboard: bool = True
     """Write TensorBoard events, where the package is installed."""
     verify_data: bool = True
-    """Check the shards' checksums before the first step."""
+    """Check that every shard is there, with its size and schema, before the first step."""
+    storage: StorageConfig = field(default_factory=StorageConfig)
+    """How data in object storage is read: its cache, retries and their bounds."""
 
     def __post_init__(self) -> None:
         for name in ("sequence_length", "micro_batch", "threads", "log_every"):

@@ -47,7 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         job = load_job(options.job, options.set)
         job = dataclasses.replace(job, data=options.data or job.data, output=options.output or job.output)
-        reader = ShardReader(job.data, job.sequence_length, job.seed, verify=job.verify_data)
+        reader = ShardReader(
+            job.data, job.sequence_length, job.seed, verify=job.verify_data, packed=job.packed, storage=job.storage
+        )
         trainer = Trainer(job, reader, log=say)
     except DataError as error:
         return fail(f"{error}; give the folder that `make tokenize` wrote, with --data", 2)
