@@ -101,11 +101,6 @@ class ShardReader:
                 check_shard(self._path.parent / shard.file, shard, self.manifest)
         self._index()
 
-    @property
-    def folder(self) -> Path:
-        """Where the shards lie."""
-        return self._path.parent
-
     def _index(self) -> None:
         """The batch tables of all shards as one: prefix sums of tokens, and where each batch's bytes lie."""
         tables = [shard.batches for shard in self.manifest.shards]
