@@ -73,7 +73,7 @@ def step_of(run: str | Path, step: int, rank: int | None = None, data: str | Pat
             raise ManifestError(f"{path}: does not say where the shards lie")
         return Step(step, record["loss"], samples, versions.find(folder, dataset))
     except ManifestError as error:
-        raise DataError(f"{error}; --data names the folder of the shards") from error
+        raise DataError(f"{error}; if the shards lie elsewhere, --data names their folder") from error
 
 
 def documents(run: str | Path, step: Step) -> Iterator[Read]:
