@@ -3,7 +3,7 @@ PYTHON_RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo crawl-clean tokenize pretrain test check export-readers
-.PHONY: bench bench-dedup bench-extraction bench-graph bench-rules bench-savings bench-urls clean
+.PHONY: bench bench-dedup bench-extraction bench-graph bench-rules bench-savings bench-tokenize bench-urls clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -66,6 +66,12 @@ bench-rules: setup ## verdicts and speed of the rules beside datatrove's   [REAL
 
 bench-savings: setup ## what checks before parsing save and lose        [REAL=folder of warc/ and blocklists/]
 	@$(PYTHON_RUN) -m benchmarks.savings --pages '$(REAL)/warc/*.warc.gz' --lists '$(REAL)/blocklists/ut1.tar.gz'
+
+PEER_OF_TOKENS := 'datatrove[io]==0.10.1' 'tokenizers==0.23.3' 'xxhash<4' numba orjson regex
+
+bench-tokenize: setup ## documents to shuffled shards beside datatrove: speed, equal ids     [VOCABULARY=N COPIES=N]
+	-@infra/peer.sh datatrove-tokens $(PEER_OF_TOKENS)
+	@$(PYTHON_RUN) -m benchmarks.tokenize $(if $(VOCABULARY),--vocabulary $(VOCABULARY)) $(if $(COPIES),--copies $(COPIES))
 
 bench-urls: setup ## load time, memory and look-ups of the URL filter      [REAL=folder of blocklists/]
 	@$(PYTHON_RUN) -m benchmarks.urls --lists '$(REAL)/blocklists/ut1.tar.gz'

@@ -40,7 +40,7 @@ from dots_data.tokens import documents, manifest, shards, shuffle, tokenizer
 from dots_data.tokens.documents import DocumentsError, InputError, SourceFrom, Survey
 from dots_data.tokens.manifest import Manifest, ManifestError, Recipe
 from dots_data.tokens.shards import Header, ShardError
-from dots_data.tokens.tokenizer import TextTokenizer, TokenizerConfig, TokenizerError
+from dots_data.tokens.tokenizer import Checked, TextTokenizer, TokenizerConfig, TokenizerError
 from dots_data.tokens.workspace import SUMMARY, OutputError, claim, make_folder, write_json
 from dots_data.typed_yaml import ConfigError, build, read_yaml, to_mapping
 
@@ -145,16 +145,19 @@ def tokenize(job: Job, found: documents.Input, stages: Stages) -> dict[str, Any]
             return finished
 
         # 2 Tokenizer: given, or trained on a sample chosen by keyed hash; the fastest encoder with equal ids.
-        text, sample = prepare_tokenizer(job, given, pieces, total, work, stages)
-        encoder, why = choose_encoder(job, text, sample)
+        text, sample = prepare_tokenizer(job, given, pieces, surveys, work, stages)
+        checked = stages.one("check", lambda: tokenizer.check(text, sample, job.tokenizer.encoder))
+        console.console.print(
+            f"encoder: {checked.engine} ({console.safe(checked.because)}); vocabulary {text.info.vocab_size:,}"
+        )
         plan = shuffle.Plan(
             work=str(work),
             output=job.output,
             source=job.named,
-            engine=encoder,
+            engine=checked.engine,
             batch_tokens=job.shards.batch_tokens,
             headers=tuple(Header(text.info, one, found.recipe, job_hash, job.seed) for one in sorted(total.sources)),
-            buckets=numbers_of_shards(job, text, sample, total),
+            buckets=numbers_of_shards(job, text, checked, total),
         )
 
         # 3 Scatter: encode, and sort the documents into one bucket a shard by a keyed hash of their ids.
@@ -184,8 +187,8 @@ def tokenize(job: Job, found: documents.Input, stages: Stages) -> dict[str, Any]
                 "from": job.tokenizer.file,
                 "sha256": text.info.sha256,
             },
-            "decodes_exactly": tokenizer.round_trips(text, sample),
-            "encoder": {"name": encoder, "because": why},
+            "decodes_exactly": checked.exact,
+            "encoder": {"name": checked.engine, "because": checked.because},
             "sources": {one.name: {"documents": one.rows, "tokens": one.tokens} for one in dataset.sources},
             "shards": len(dataset.shards),
             "shard_bytes": sum(one.bytes + one.provenance.bytes for one in dataset.shards),
@@ -224,7 +227,7 @@ def prepare_tokenizer(
     job: Job,
     given: TextTokenizer | None,
     pieces: list[documents.Piece],
-    total: Survey,
+    surveys: list[Survey],
     folder: Path,
     stages: Stages,
 ) -> tuple[TextTokenizer, list[str]]:
@@ -233,9 +236,10 @@ def prepare_tokenizer(
     if given is None and trained.exists():
         given = tokenizer.load(trained, job.tokenizer.eos)
     train_bytes = 0 if given else job.tokenizer.train_bytes
-    wanted = max(train_bytes, CHECKED_BYTES)
-    work = functools.partial(_sample, job.named, job.seed, documents.sample_bound(total, wanted))
-    parts = stages.map("sample", work, pieces, lambda one: (len(one), sum(len(text) for _, _, text in one)))
+    bound = documents.sample_bound(Survey.total(surveys), max(train_bytes, CHECKED_BYTES))
+    holding = [piece for piece, one in zip(pieces, surveys, strict=True) if one.histogram[:bound].any()]
+    work = functools.partial(_sample, job.named, job.seed, bound)
+    parts = stages.map("sample", work, holding, lambda one: (len(one), sum(len(text) for _, _, text in one)))
     candidates = [one for part in parts for one in part]
     if given is None:
         train = functools.partial(tokenizer.train, documents.choose(candidates, train_bytes), job.tokenizer)
@@ -246,22 +250,10 @@ def prepare_tokenizer(
     return given, documents.choose(candidates, CHECKED_BYTES)
 
 
-def choose_encoder(job: Job, text: TextTokenizer, sample: list[str]) -> tuple[tokenizer.Engine, str]:
-    """gigatoken where its ids are those of Hugging Face tokenizers on this job's documents; and why."""
-    encoder: tokenizer.Engine = "huggingface"
-    why = "asked for"
-    if job.tokenizer.encoder == "auto":
-        encoder, why = tokenizer.choose_engine(text, sample)
-    console.console.print(f"encoder: {encoder} ({console.safe(why)}); vocabulary {text.info.vocab_size:,}")
-    return encoder, why
-
-
-def numbers_of_shards(job: Job, text: TextTokenizer, sample: list[str], total: Survey) -> tuple[int, ...]:
+def numbers_of_shards(job: Job, text: TextTokenizer, checked: Checked, total: Survey) -> tuple[int, ...]:
     """Of each source, by name: from its bytes of text and the tokens a byte of the sample, so by content alone."""
-    ids, _ = text.encode(sample)
-    size = sum(len(one.encode("utf-8")) for one in sample)
     width = manifest.DTYPES[text.info.dtype]
-    held = (bytes_ * (len(ids) + len(sample)) // max(1, size) for _, bytes_ in sorted(total.sources.items()))
+    held = (size * checked.tokens // max(1, checked.bytes) for _, size in sorted(total.sources.items()))
     return tuple(max(1, -(-tokens * width // job.shards.shard_bytes)) for tokens in held)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import glob
 import gzip
 import hashlib
+import itertools
 import json
 import re
 import zlib
@@ -29,7 +30,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from dots_data.tokens.manifest import MOST_SOURCES, PLAIN_NAME, content_id
-from dots_data.tokens.order import key, keyed_hash
+from dots_data.tokens.order import U64, key, keyed_hashes
 
 PARQUET, JSONL = (".parquet",), (".jsonl", ".jsonl.gz")
 PIECE_BYTES = 32 * 2**20  # of uncompressed Parquet columns a task reads
@@ -55,6 +56,8 @@ ROW = pa.schema(
 ALSO_KNOWN_AS = {"doc_id": "id", "language": "lang"}
 READ = tuple({"doc_id", "id", "lang", *ROW.names})
 _HEX = re.compile(r"[0-9a-f]{32}")
+DIGITS = np.full(256, 255, np.uint8)  # the value of a byte that is a hexadecimal digit
+DIGITS[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
 
 
 class DocumentsError(ValueError):
@@ -222,11 +225,12 @@ def survey(piece: Piece, source: SourceFrom, seed: int) -> Survey:
         lengths = lengths[lengths > 0]
         rows, size = rows + len(lengths), size + int(lengths.sum())
         digest = (digest + digest_of(batch)) % (1 << 128)
-        for name, length in zip(batch.column("source").to_pylist(), lengths.tolist(), strict=True):
-            sources[name] += length
+        named = batch.column("source").dictionary_encode()
+        held = np.zeros(len(named.dictionary), np.int64)
+        np.add.at(held, named.indices.to_numpy(), lengths)
+        sources.update(dict(zip(named.dictionary.to_pylist(), held.tolist(), strict=True)))
         check_number(sources, source, piece.file)
-        bins = [keyed_hash(doc_id, sample_key) >> 64 - SAMPLE_BITS for doc_id in batch.column("id").to_pylist()]
-        np.add.at(histogram, bins, lengths)
+        np.add.at(histogram, _bins(keyed_hashes(numbers_of(batch.column("id")), sample_key)), lengths)
     return Survey(rows, size, empty, digest, sources, histogram)
 
 
@@ -239,16 +243,45 @@ def check_number(sources: Collection[str], source: SourceFrom, where: str) -> No
 
 
 def digest_of(batch: pa.RecordBatch) -> int:
-    """Sum of the hashes of the rows, modulo 2**128."""
-    total = 0
-    rest = [batch.column(name).to_pylist() for name in ROW.names if name not in ("id", "text")]
-    texts = (value.as_buffer() for value in batch.column("text").cast(pa.large_binary()))
-    for doc_id, text, *others in zip(batch.column("id").to_pylist(), texts, *rest, strict=True):
-        row = xxhash.xxh3_128(doc_id)
-        row.update(repr(others).encode("utf-8", "surrogatepass"))
-        row.update(text)
-        total += row.intdigest()
-    return total % (1 << 128)
+    """Sum of the hashes of the rows, modulo 2**128. A row is the lengths of its values (-1 for none), then these."""
+    if not len(batch):
+        return 0
+    columns = [_as_bytes(column) for column in batch.columns]
+    lengths = np.stack([pc.binary_length(column).fill_null(-1).to_numpy() for column in columns], axis=1)
+    head = pa.Array.from_buffers(
+        pa.binary(8 * len(columns)), len(batch), [None, pa.py_buffer(lengths.astype("<i8").tobytes())]
+    )
+    rows = pc.binary_join_element_wise(
+        _as_bytes(head), *columns, pa.scalar(b"", pa.large_binary()), null_handling="replace", null_replacement=b""
+    )
+    data = memoryview(rows.buffers()[2])
+    borders = np.frombuffer(rows.buffers()[1], np.int64)[rows.offset : rows.offset + len(rows) + 1].tolist()
+    hashes = (xxhash.xxh3_128_intdigest(data[start:stop]) for start, stop in itertools.pairwise(borders))
+    return sum(hashes) % (1 << 128)
+
+
+def _as_bytes(column: pa.Array) -> pa.Array:
+    """The values as bytes; numbers as they are written."""
+    number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+    return (column.cast(pa.string()) if number else column).cast(pa.large_binary())
+
+
+def numbers_of(ids: pa.Array) -> U64:
+    """Ids of 16 bytes as two numbers each (n, 2), in the order of the bytes."""
+    found = np.frombuffer(ids.buffers()[1], ">u8")[2 * ids.offset : 2 * (ids.offset + len(ids))]
+    return found.astype(np.uint64).reshape(-1, 2)
+
+
+def hexadecimal(ids: pa.Array) -> pa.Array:
+    """Ids of 16 bytes spelt in 32 digits, as strings."""
+    data = np.frombuffer(ids.buffers()[1], np.uint8)[16 * ids.offset : 16 * (ids.offset + len(ids))]
+    digits = np.frombuffer(b"0123456789abcdef", np.uint8)[np.stack([data >> 4, data & 15], axis=1)]
+    borders = np.arange(0, 32 * len(ids) + 1, 32, dtype=np.int32)
+    return pa.Array.from_buffers(pa.string(), len(ids), [None, pa.py_buffer(borders), pa.py_buffer(digits.tobytes())])
+
+
+def _bins(hashes: U64) -> npt.NDArray[np.int64]:
+    return (hashes >> np.uint64(64 - SAMPLE_BITS)).astype(np.int64)
 
 
 def sample_bound(total: Survey, size: int) -> int:
@@ -261,11 +294,10 @@ def sample(piece: Piece, source: SourceFrom, seed: int, bound: int) -> list[tupl
     found = []
     sample_key = key("sample", seed)
     for batch in read(piece, source):
-        texts = batch.column("text")
-        for row, doc_id in enumerate(batch.column("id").to_pylist()):
-            number = keyed_hash(doc_id, sample_key)
-            if number >> 64 - SAMPLE_BITS < bound:
-                found.append((number, doc_id, texts[row].as_py()))
+        texts, ids = batch.column("text"), batch.column("id")
+        hashes = keyed_hashes(numbers_of(ids), sample_key)
+        for row in np.flatnonzero(_bins(hashes) < bound).tolist():
+            found.append((int(hashes[row]), ids[row].as_py(), texts[row].as_py()))
     return found
 
 
@@ -351,7 +383,11 @@ def _uniform(batch: pa.RecordBatch, source: SourceFrom, file: str) -> pa.RecordB
     def column(name: str, kind: pa.DataType) -> pa.Array | None:
         found = _name_in(batch, name)
         try:
-            return None if found is None else batch.column(found).cast(kind)
+            if found is None:
+                return None
+            cast = batch.column(found).cast(kind)
+            cast.validate(full=True)  # a file may claim that any bytes are text
+            return cast
         except pa.ArrowException as error:
             raise DocumentsError(f"{file}: column {found}: {error}") from error
 
@@ -379,6 +415,8 @@ def _name_in(batch: pa.RecordBatch, name: str) -> str | None:
 
 def _ids(given: pa.Array | None, text: pa.Array) -> pa.Array:
     """16 bytes an id: 32 hexadecimal digits as they are, any other name hashed, no name: the text hashed."""
+    if given is not None and (spelt := _spelt(given)) is not None:
+        return spelt
     names = given.to_pylist() if given is not None else [None] * len(text)
     ids = []
     for row, name in enumerate(names):
@@ -389,6 +427,19 @@ def _ids(given: pa.Array | None, text: pa.Array) -> pa.Array:
         else:
             ids.append(hashlib.blake2b(name.encode(), digest_size=16).digest())
     return pa.array(ids, pa.binary(16))
+
+
+def _spelt(names: pa.Array) -> pa.Array | None:
+    """The ids that 32 hexadecimal digits each spell, None if any name is something else."""
+    if names.null_count or not (pc.binary_length(names).to_numpy() == 32).all():
+        return None
+    first = np.frombuffer(names.buffers()[1], np.int32)[names.offset]
+    digits = DIGITS[np.frombuffer(names.buffers()[2], np.uint8)[first : first + 32 * len(names)]].reshape(-1, 2)
+    if (digits > 15).any():
+        return None
+    return pa.Array.from_buffers(
+        pa.binary(16), len(names), [None, pa.py_buffer((digits[:, 0] << 4 | digits[:, 1]).tobytes())]
+    )
 
 
 def _sources(given: pa.Array | None, source: SourceFrom, rows: int, file: str) -> pa.Array:
