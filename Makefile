@@ -3,7 +3,7 @@ PYTHON_RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo crawl-clean tokenize pretrain test check export-readers
-.PHONY: bench bench-dedup bench-extraction bench-graph bench-rules bench-savings bench-tokenize bench-urls clean
+.PHONY: bench bench-dedup bench-extraction bench-graph bench-kills bench-rules bench-savings bench-tokenize bench-urls clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -46,6 +46,9 @@ bench-extraction: setup ## the extractors side by side: quality on held-out site
 
 bench-graph: setup ## components and survivors of 10 million edges, killed twice: right, and how much memory
 	@$(PYTHON_RUN) -m benchmarks.graph $(if $(EDGES),--edges $(EDGES))
+
+bench-kills: setup ## dumps against an index, killed in every stage: the same bytes [REAL=folder of warc/]
+	@$(PYTHON_RUN) -m benchmarks.kills --input '$(REAL)/warc/*.warc.gz'
 
 bench: setup ## side-by-side measurements -> benchmarks/results/
 	@$(PYTHON_RUN) -m benchmarks

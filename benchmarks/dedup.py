@@ -92,7 +92,8 @@ def deduplicate(files: Sequence[str], output: str) -> None:
     work = Path(output) / "work"
     with engine.session("bench-dedup", engine.Resources(), work, Path(output) / "spark.log") as spark:
         stages = engine.Stages(spark, work / "stages", "benchmark")
-        documents = spark.read.parquet(*files).withColumn("decision", F.lit(None).cast("string"))
+        alike = {"decision": F.lit(None).cast("string"), "site_rank": F.lit(0), "quality": F.lit(0.0)}
+        documents = spark.read.parquet(*files).withColumns(alike)
         dropped = near_duplicates(documents, FuzzyConfig(), stages, Earlier())
         dropped.write.parquet(str(Path(output) / "dropped"))
 

@@ -200,6 +200,10 @@ def decided(loser: Row, winner: Row, preferences: Sequence[Preference]) -> str:
             if (mine < other) == (preference == "longest"):
                 told += " (as extracted; what was compared had lines removed)"
             same = mine == other
+        elif preference in ("curated", "quality"):
+            column = "site_rank" if preference == "curated" else "quality"
+            told = f"{preference}, {winner[column] or 0:.4g} against {loser[column] or 0:.4g}"
+            same = winner[column] == loser[column]
         else:
             told = f"{preference}, {_date(winner)} against {_date(loser)}"
             same = winner["date"] == loser["date"]

@@ -35,6 +35,7 @@ from dots_data.language import check as check_language
 from dots_data.language import look as look_at_language
 from dots_data.recipe import Recipe
 from dots_data.schema import PREPARED, doc_id
+from dots_data.text import finished_share
 
 # A worker remembers what bodies came to, in characters of text: one that comes again costs nothing.
 REMEMBERED_CHARS = 32_000_000
@@ -121,6 +122,7 @@ class Preparation:
             "warc_index": page.warc_index,
             "date": page.date,
             "dump": dump,
+            "site_rank": self._site_rank(page.url),
             "problem": page.problem or (f"truncated: {page.truncated}" if page.truncated else None),
             "measures": {"http.status": float(page.status), "http.body_bytes": float(page.body_bytes)},
         }
@@ -176,6 +178,10 @@ class Preparation:
         rules = self.sites.of(url)
         return sites.check_url(rules, url) if rules else None
 
+    def _site_rank(self, url: str) -> int:
+        rules = self.sites.of(url)
+        return rules.rank if rules else 0
+
     def _extract(self, page: Page, rules: sites.SiteRules | None, found: Outcome) -> Verdict | None:
         """Body to text."""
         decoded = decode(page.body, page.http_charset)
@@ -210,6 +216,7 @@ class Preparation:
         if (ended := check_language(language, self.recipe.language)) is not None:
             return ended
         found.columns["text_md5"] = text_md5(text)
+        found.columns["quality"] = finished_share(text)
         return None
 
 

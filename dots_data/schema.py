@@ -32,6 +32,14 @@ WHERE = [
 # What names one delivery of a record: a record can be delivered twice, with one id.
 PLACE = ("doc_id", "warc_file", "warc_offset", "warc_index")
 
+# By what the survivor of duplicates can be chosen, besides its date and length (dedup/survivors.py).
+STANDING = [
+    # What the site rules hold the site to be worth: a curated source has more than 0.
+    pa.field("site_rank", pa.int32(), nullable=False),
+    # The share of the extracted text that stands in lines which end as a sentence does.
+    pa.field("quality", pa.float64()),
+]
+
 _FATE = [
     pa.field("stage", pa.string()),
     pa.field("rule", pa.string()),
@@ -54,6 +62,7 @@ PREPARED = pa.schema(
         _PROBLEM,
         pa.field("language", pa.string()),
         pa.field("language_score", pa.float64()),
+        *STANDING,
         pa.field("text", pa.string()),
         pa.field("text_md5", pa.string()),
         pa.field("measures", MEASURES),
@@ -67,6 +76,7 @@ DOCUMENT = pa.schema(
         pa.field("text", pa.string(), nullable=False),
         pa.field("language", pa.string(), nullable=False),
         pa.field("language_score", pa.float64(), nullable=False),
+        *STANDING,
     ]
 )
 
@@ -83,6 +93,7 @@ LEDGER = pa.schema(
         pa.field("text_md5", pa.string()),
         pa.field("language", pa.string()),
         pa.field("language_score", pa.float64()),
+        *STANDING,
         pa.field("measures", MEASURES),
     ]
 )

@@ -294,6 +294,19 @@ def normalise(text: str) -> str:
     return " ".join(text.lower().split())
 
 
+def finished_share(text: str) -> float:
+    """The share of the characters, white space around lines aside, of lines that end as a sentence does; 0 for none."""
+    lines = [line.strip() for line in text.split("\n")]
+    ends = _terminal()
+    finished = sum(len(line) for line in lines if line.rstrip(CLOSING_OR_SPACE)[-1:] in ends)
+    return finished / max(1, sum(map(len, lines)))
+
+
+@cache
+def _terminal() -> frozenset[str]:
+    return frozenset(chr(code) for codes in _ranges_in(_TERMINAL) for code in codes)
+
+
 def shingle_words(text: str, language: str) -> list[str]:
     """The words from which fuzzy deduplication makes its 5-grams: those of `normalise(text)`.
 

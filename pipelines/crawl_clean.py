@@ -67,7 +67,8 @@ def clean(
     texts = pages.where("decision IS NULL")
 
     # ... and identity removal: one of all documents with the same normalised text goes on.
-    keys = texts.selectExpr(*PLACE, "dump", "date", "length(text) AS length", "text_md5")
+    wanted = dict.fromkeys((*PLACE, *survivors.ORDERED_BY, "text_md5"))
+    keys = texts.selectExpr("*", "length(text) AS length").select(*wanted)
     copies = show("identity", stages, lambda: identity.find_copies(keys, recipe.identity, earlier.keys))
     documents = texts.join(copies, [*PLACE], "left_anti")
 

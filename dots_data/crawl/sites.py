@@ -8,6 +8,7 @@ One YAML file, one entry a host; an entry holds for the host and all below it, a
       remove_lines: ["^Share this", "©"]    # lines of the text in which one of these is found go
       drop_urls: ["^/tag/", "^/search"]     # pages go whose path and query one of these matches
       drop: false                           # the whole site goes
+      rank: 1                               # of duplicates the survivor is chosen here first (preference `curated`)
 
 `dots sites` ranks the hosts of a run, so that the first thousand can be done, and shows the recurring lines of one.
 Patterns are RE2 expressions: linear in the text, whatever a page holds.
@@ -45,6 +46,7 @@ class SiteRules:
     remove_lines: tuple[str, ...] = ()
     drop_urls: tuple[str, ...] = ()
     drop: bool = False
+    rank: int = 0
 
     @property
     def selectors(self) -> Selectors:

@@ -21,7 +21,7 @@ STAGE, RULE = "identity", "identity.copies"
 
 @dataclass(frozen=True)
 class IdentityConfig:
-    """survivor: which of several copies stays, by these preferences in turn, ties by id."""
+    """survivor: which of several copies stays, by these preferences in turn, ties by id (see survivors.order_key)."""
 
     survivor: tuple[Preference, ...] = ("longest", "earliest")
 
@@ -34,7 +34,7 @@ def text_md5(text: str) -> str:
 def find_copies(prepared: DataFrame, config: IdentityConfig, earlier: DataFrame | None = None) -> DataFrame:
     """The rows that are copies of a survivor: their key, `copy_of` and `copies` (how many share the text so far).
 
-    `prepared` has the columns of PLACE and `dump, date, length, text_md5`; so has `earlier`, the texts of earlier
+    `prepared` has the columns of PLACE, those of an order and `text_md5`; so has `earlier`, the texts of earlier
     dumps, whose copies were found before. A record that was delivered twice has one id, so the place is the last tie.
     """
     from pyspark.sql import functions as F

@@ -25,13 +25,13 @@ import pyarrow as pa
 
 from dots_data.engines import spark as engine
 from dots_data.recipe import Recipe
-from dots_data.schema import WHERE
+from dots_data.schema import STANDING, WHERE
 from dots_data.typed_yaml import build, to_mapping
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-FORMAT = "dots.index/1"
+FORMAT = "dots.index/2"
 # keys: every text that identity removal compared. counts: how often each line was seen. bands, texts: the documents
 # that the rules let pass, whether kept or near to another. edges: verified near-duplicates. ends: the fate of every
 # document that was judged.
@@ -43,6 +43,7 @@ KEYS = pa.schema(
         pa.field("text_md5", pa.string()),
         pa.field("language", pa.string()),
         pa.field("language_score", pa.float64()),
+        *STANDING,
         pa.field("copy_of", pa.string()),
     ]
 )

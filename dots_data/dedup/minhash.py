@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from dots_data.dedup import signature
 from dots_data.dedup.signature import shingles
 from dots_data.dedup.survivors import Preference, order_key
+from dots_data.schema import STANDING
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -49,9 +50,12 @@ BANDS = pa.schema(
         ("dump", pa.string()),
         ("date", pa.string()),
         ("length", pa.int64()),
+        *STANDING,
         ("bands", pa.list_(pa.int64())),
     ]
 )
+# What signing reads of a document.
+SIGNED = ("doc_id", "dump", "date", *(field.name for field in STANDING), "text", "language")
 PAIR = pa.schema([("loser", pa.string()), ("winner", pa.string())])
 SHINGLES = pa.schema([("doc_id", pa.string()), ("shingles", pa.binary())])
 ENTRIES = pa.schema([("place", pa.int32()), ("entries", pa.binary())])
@@ -65,7 +69,7 @@ class FuzzyConfig:
 
     threshold: the Jaccard similarity of shingle sets at which a document is dropped.
     seed: of the hash family.
-    survivor: which of two near-duplicates stays, by these preferences in turn, ties by id.
+    survivor: which of two near-duplicates stays, by these preferences in turn, ties by id (see survivors.order_key).
     bucket_pairs: in a band bucket of up to so many documents all pairs are candidates; in a larger one every
         document is compared with the first so many in survivor order, so that the work stays linear.
     compare_dropped: compare the documents that the rules dropped as well, so that `dots judge` knows the
@@ -131,21 +135,23 @@ def bucket_pairs(members: Sequence[str], limit: int) -> Iterator[tuple[str, str]
 
 
 def sign(documents: DataFrame, config: FuzzyConfig) -> DataFrame:
-    """Band keys of every document (columns of BANDS); `documents` has `doc_id, dump, date, text, language`."""
+    """Band keys of every document (columns of BANDS); `documents` has those of SIGNED."""
     from dots_data.engines.spark import map_batches
 
     def sign_batches(batches: Batches) -> Batches:
         return (_signed(batch, config) for batch in batches)
 
-    return map_batches(documents.select("doc_id", "dump", "date", "text", "language"), sign_batches, BANDS)
+    return map_batches(documents.select(*SIGNED), sign_batches, BANDS)
 
 
 def _signed(batch: pa.RecordBatch, config: FuzzyConfig) -> pa.RecordBatch:
-    """The columns of BANDS, of a batch of `doc_id, dump, date, text, language`."""
+    """The columns of BANDS, of a batch of SIGNED."""
     texts = batch.column("text")
     bands = signatures(texts, batch.column("language").to_pylist(), config)
-    facts = [batch.column(name) for name in ("doc_id", "dump", "date")]
-    return pa.RecordBatch.from_arrays([*facts, pc.utf8_length(texts).cast(pa.int64()), bands], schema=BANDS)
+    made = {"length": pc.utf8_length(texts).cast(pa.int64()), "bands": bands}
+    return pa.RecordBatch.from_arrays(
+        [made[name] if name in made else batch.column(name) for name in BANDS.names], schema=BANDS
+    )
 
 
 def candidate_pairs(signed: DataFrame, config: FuzzyConfig, earlier: DataFrame | None = None) -> DataFrame:
@@ -300,7 +306,13 @@ def find_near_duplicates(texts: Sequence[tuple[str, str]], config: FuzzyConfig) 
     from dots_data.dedup.survivors import choose
 
     sets = {doc_id: shingles(text, "en", config.ngram) for doc_id, text in texts}
-    ordered = [i for i, text in sorted(texts, key=lambda pair: order_key(config.survivor, pair[0], "", len(pair[1])))]
+    alike = {"dump": "", "date": "", "site_rank": 0, "quality": 0.0}
+    ordered = [
+        doc_id
+        for doc_id, text in sorted(
+            texts, key=lambda pair: order_key(config.survivor, {**alike, "doc_id": pair[0], "length": len(pair[1])})
+        )
+    ]
     buckets: dict[int, list[str]] = {}
     for doc_id in ordered:
         signature = minhash(sets[doc_id], config.bands * config.rows, config.seed)

@@ -6,7 +6,7 @@ that the result is the same for any partitioning and any run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, reduce
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 I64 = NDArray[np.int64]
 
-Preference = Literal["longest", "shortest", "earliest", "latest"]
+Preference = Literal["curated", "quality", "longest", "shortest", "earliest", "latest"]
+
+# What an order looks at: columns of every table whose documents are put into one.
+ORDERED_BY = ("doc_id", "dump", "date", "length", "site_rank", "quality")
 
 # Rounds settle what is many and shallow; what is deep is settled by component.
 SPARK_ROUNDS = 8
@@ -32,29 +35,35 @@ CIRCLE = "near-duplicates cannot be settled: each of them comes after another"
 _LOSER = pa.schema([("loser", pa.int64())])
 
 
-def order_key(
-    preferences: tuple[Preference, ...], doc_id: str, date: str, length: int, dump: str = ""
-) -> tuple[int | str, ...]:
-    """The sort key of a document: the smaller key survives. The last word is always the id, which is content.
+def order_key(preferences: Sequence[Preference], document: Mapping[str, Any]) -> tuple[float | str, ...]:
+    """The sort key of a document (the columns ORDERED_BY): the smaller key survives.
 
-    The first word is the dump: what an earlier dump kept, a later one does not take away. A page without a date is
-    taken as later than any dated one.
+    curated: the higher rank that the site rules give its site. quality: the larger share of its text in whole
+    sentences. earliest, latest: a page without a date is taken as later than any dated one, and as earlier.
+
+    The first word is the dump: what an earlier dump kept, a later one does not take away. The last word is always the
+    id, which is content.
     """
-    keys: dict[str, int | str] = {
+    date, length = document["date"], document["length"]
+    keys: dict[str, float | str] = {
+        "curated": -document["site_rank"],
+        "quality": -document["quality"],
         "longest": -length,
         "shortest": length,
         "earliest": date or "9999",
         "latest": _reversed_digits(date),
     }
-    return (dump, *(keys[preference] for preference in preferences), doc_id)
+    return (document["dump"], *(keys[preference] for preference in preferences), document["doc_id"])
 
 
 def order_column(preferences: tuple[Preference, ...], *ties: str) -> Column:
-    """`order_key` as a Spark struct over the columns `dump`, `doc_id`, `date` and `length`, then the columns `ties`."""
+    """`order_key` as a Spark struct over the columns ORDERED_BY, then the columns `ties`."""
     from pyspark.sql import functions as F
 
     dated = F.col("date") != ""
     keys = {
+        "curated": -F.col("site_rank"),
+        "quality": -F.col("quality"),
         "longest": -F.col("length"),
         "shortest": F.col("length"),
         "earliest": F.when(dated, F.col("date")).otherwise(F.lit("9999")),

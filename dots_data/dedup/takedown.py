@@ -21,8 +21,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from dots_data.dedup.index import TABLES, Index, IndexFault, Run
-from dots_data.dedup.survivors import order_key
-from dots_data.schema import DOCUMENT, KEPT, WHERE
+from dots_data.dedup.survivors import ORDERED_BY, order_key
+from dots_data.schema import DOCUMENT, KEPT, STANDING, WHERE
 
 Row = dict[str, Any]
 # The columns of each table that name documents.
@@ -110,15 +110,14 @@ def _settle(index: Index, doc_id: str, down: Takedown) -> None:
 def _identity_order(index: Index, row: Mapping[str, Any]) -> tuple[Any, ...]:
     assert index.recipe is not None
     place = (row["warc_file"], row["warc_offset"], row["warc_index"])
-    order = order_key(index.recipe.identity.survivor, row["doc_id"], row["date"], row["length"], row["dump"])
-    return (*order, *place)
+    return (*order_key(index.recipe.identity.survivor, row), *place)
 
 
 def _fuzzy_order(index: Index, ids: Iterable[str]) -> Callable[[str], tuple[Any, ...]]:
     assert index.recipe is not None
     preferences = index.recipe.fuzzy.survivor
-    facts = {row["doc_id"]: row for row in _rows(index, "bands", "doc_id", ids, ("doc_id", "date", "length", "dump"))}
-    return lambda one: order_key(preferences, one, facts[one]["date"], facts[one]["length"], facts[one]["dump"])
+    facts = {row["doc_id"]: row for row in _rows(index, "bands", "doc_id", ids, ORDERED_BY)}
+    return lambda one: order_key(preferences, facts[one])
 
 
 def _rows(
@@ -217,13 +216,10 @@ def _changed_key(row: Row, down: Takedown) -> Row | None:
 
 def _inherited(table: str, row: Row, column: str, heir: Row) -> Row:
     if table == "texts":
-        return {**row, **{name: heir[name] for name in WHERE_NAMES}}
+        return {**row, **{field.name: heir[field.name] for field in (*WHERE, *STANDING)}}
     if table == "bands":
-        return {**row, **{name: heir[name] for name in ("doc_id", "dump", "date", "length")}}
+        return {**row, **{name: heir[name] for name in ORDERED_BY}}
     return {**row, column: heir["doc_id"]}
-
-
-WHERE_NAMES = tuple(one.name for one in WHERE)
 
 
 # ---- what is kept --------------------------------------------------------------------------------------------

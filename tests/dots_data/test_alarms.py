@@ -30,6 +30,7 @@ def row(doc_id: str, host: str, **changes: Any) -> dict[str, Any]:
             "warc_index": 0,
             "date": "",
             "dump": "",
+            "site_rank": 0,
             "decision": "kept",
             "text_md5": f"md5 of {doc_id}",
         },

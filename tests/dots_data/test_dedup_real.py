@@ -75,6 +75,7 @@ def test_real_pages_are_dropped_for_a_kept_one_that_is_as_near_as_was_said(
     stages = engine.Stages(spark, tmp_path / "stages", "test")
     schema = pa.schema([(name, pa.string()) for name in ("doc_id", "dump", "decision", "date", "text", "language")])
     judged = spark.createDataFrame(pa.Table.from_pylist(list(rows.values()), schema)).repartition(3)
+    judged = judged.selectExpr("*", "0 AS site_rank", "0.0D AS quality")
     dropped = {row["doc_id"]: row for row in near_duplicates(judged, CONFIG, stages, Earlier()).collect()}
 
     assert len(dropped) >= 20

@@ -31,6 +31,7 @@ def ledger_row(name: str, **changes: Any) -> dict[str, Any]:
             "warc_index": 0,
             "date": "2024-01-01",
             "dump": "",
+            "site_rank": 0,
             "decision": "kept",
         },
         **{"text_md5": f"md5 of {name}", "language": "en", "measures": [("extraction.characters", 100.0)]},
@@ -59,7 +60,10 @@ PAIRS = [("b", "a", 0.9), ("c", "b", 0.85), ("e", "a", 0.99)]
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
     documents = [
-        {**{name: row[name] for name in DOCUMENT.names[:8]}, "text": KEPT_TEXT, "language": "en", "language_score": 1.0}
+        {
+            **{name: row[name] for name in DOCUMENT.names if name in row},
+            **{"text": KEPT_TEXT, "language": "en", "language_score": 1.0},
+        }
         for row in ROWS
         if row["decision"] == "kept"
     ]
@@ -144,11 +148,18 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
         (("shortest",), "shortest, 130 characters against 100 (as extracted; what was compared had lines removed)"),
         (("earliest",), "not earliest: equal; the smaller document id"),
         (("latest", "longest"), "not latest: equal; longest, 130 characters against 100"),
+        (("curated", "longest"), "not curated: equal; longest, 130 characters against 100"),
+        (("quality",), "quality, 0.75 against 0.5"),
         ((), "the smaller document id"),
     ],
 )
 def test_the_value_that_decided(preferences: Any, words: str) -> None:
-    assert decided(ROWS[1], ROWS[0], preferences) == words
+    loser, winner = {**ROWS[1], "quality": 0.5}, {**ROWS[0], "quality": 0.75}
+    assert decided(loser, winner, preferences) == words
+
+
+def test_a_curated_site_decided() -> None:
+    assert decided(ROWS[1], {**ROWS[0], "site_rank": 2}, ("curated", "longest")) == "curated, 2 against 0"
 
 
 def plain(old: str, new: str) -> list[str]:

@@ -52,13 +52,15 @@ def test_a_page_that_breaks_a_step_is_quarantined(preparation: Preparation, monk
 
 
 def test_site_rules_act_in_the_sandbox(tmp_path: Path) -> None:
-    (tmp_path / "sites.yaml").write_text("a.example: {remove: [nav, .ads], remove_lines: [^Share]}")
+    (tmp_path / "sites.yaml").write_text("a.example: {remove: [nav, .ads], remove_lines: [^Share], rank: 2}")
     bomb = f"<div>{''.join(f'<b id={i}>' for i in range(300))}</div>{'<div>x</div>' * 4000}".encode()
     with Preparation(build(Recipe, {"sites": {"file": str(tmp_path / "sites.yaml")}}, "recipe")) as tools:
         row = tools.row(page(body=BODY + b"<nav>menu</nav><p class=ads>Buy this now, today only.</p><p>Share it.</p>"))
         assert row["text"].startswith("The river keeps") and "Buy" not in row["text"] and "Share" not in row["text"]
         assert dict(row["measures"])["sites.removed_elements"] == 2.0
+        assert row["site_rank"] == 2 and 0.5 < row["quality"] <= 1
         other = tools.row(page(url="https://b.example/"))
+        assert other["site_rank"] == 0
         assert other["text"] and "sites.removed_elements" not in dict(other["measures"])
         # Short as it comes, of 18 million characters as it is parsed.
         row = tools.row(page(body=bomb))

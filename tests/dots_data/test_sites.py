@@ -203,7 +203,15 @@ def test_hosts_by_their_share() -> None:
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    base = {**dict.fromkeys(LEDGER.names), "warc_offset": 0, "warc_index": 0, "date": "", "dump": "", "warc_file": "f"}
+    base = {
+        **dict.fromkeys(LEDGER.names),
+        "site_rank": 0,
+        "warc_offset": 0,
+        "warc_index": 0,
+        "date": "",
+        "dump": "",
+        "warc_file": "f",
+    }
     rows = [
         {
             **base,

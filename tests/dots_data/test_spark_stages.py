@@ -37,7 +37,8 @@ def frame(spark: SparkSession, rows: list[dict[str, Any]], partitions: int = 3) 
 def key_row(doc_id: str, text: str, date: str = "2024-01-01", index: int = 0) -> dict[str, Any]:
     md5 = identity.text_md5(text)
     place = {"warc_file": "a.warc", "warc_offset": 0, "warc_index": index, "dump": ""}
-    return {"doc_id": doc_id, **place, "date": date, "length": len(text), "text_md5": md5}
+    standing = {"site_rank": 0, "quality": 0.0}
+    return {"doc_id": doc_id, **place, "date": date, "length": len(text), **standing, "text_md5": md5}
 
 
 def test_identity_keeps_one_by_the_rule_and_names_it(spark: SparkSession) -> None:
@@ -130,7 +131,8 @@ def near_copies(rng: random.Random) -> list[tuple[str, str]]:
 
 def test_fuzzy_on_spark_equals_the_reference(spark: SparkSession, stages: engine.Stages) -> None:
     texts, config = near_copies(random.Random(11)), FuzzyConfig()
-    rows = [{"doc_id": doc_id, "dump": "", "date": "", "text": text, "language": "en"} for doc_id, text in texts]
+    alike = {"dump": "", "date": "", "site_rank": 0, "quality": 0.0, "language": "en"}
+    rows = [{"doc_id": doc_id, "text": text, **alike} for doc_id, text in texts]
     documents, checkpoint = frame(spark, rows), stages.inside("fuzzy")
     pairs = minhash.candidate_pairs(checkpoint("bands", minhash.sign(documents, config)), config)
     edges = checkpoint("edges", minhash.verify_pairs(pairs, documents, config))

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dots_data.dedup.survivors import choose, order_key, settle_whole, whole_components
+from dots_data.dedup.survivors import (
+    Preference,
+    choose,
+    order_column,
+    order_key,
+    settle_whole,
+    whole_components,
+)
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 
 @pytest.mark.parametrize(
@@ -18,22 +30,41 @@ from dots_data.dedup.survivors import choose, order_key, settle_whole, whole_com
         (("shortest",), "short"),
         (("earliest",), "early"),
         (("latest",), "late"),
+        (("curated", "longest"), "late"),
+        (("curated", "earliest"), "early"),
+        (("quality", "longest"), "short"),
         ((), "early"),
     ],
 )
-def test_preferences(preferences: tuple[str, ...], first: str) -> None:
-    pages = {
-        "long": ("2024-01-02", 900),
-        "short": ("2024-01-03", 10),
-        "early": ("2023-01-01", 50),
-        "late": ("2025-01-01", 50),
-    }
-    assert min(pages, key=lambda name: order_key(preferences, name, *pages[name])) == first  # type: ignore[arg-type]
+def test_preferences(spark: SparkSession, preferences: tuple[Preference, ...], first: str) -> None:
+    """Spark orders as the key does."""
+    pages = [
+        page("long", date="2024-01-02", length=900),
+        page("short", date="2024-01-03", length=10, quality=0.75),
+        page("early", date="2023-01-01", site_rank=1),
+        page("late", date="2025-01-01", length=51, site_rank=1),
+        page("undated", date="", length=10, quality=0.5),
+    ]
+    ordered = [one["doc_id"] for one in sorted(pages, key=lambda one: order_key(preferences, one))]
+    assert ordered[0] == first
+    frame = spark.createDataFrame(pa.Table.from_pylist(pages)).orderBy(order_column(preferences))
+    assert [row["doc_id"] for row in frame.collect()] == ordered
+
+
+@pytest.mark.parametrize("preference", ["curated", "quality", "longest", "shortest", "earliest", "latest"])
+def test_an_earlier_dump_comes_first_whatever_is_preferred(preference: Preference) -> None:
+    plain, better = page("a", dump="2024-10", date="2024"), page("b", dump="2024-18", date="2024", site_rank=1)
+    assert order_key((preference,), plain) < order_key((preference,), {**better, "quality": 1.0})
+
+
+def page(doc_id: str, **facts: Any) -> dict[str, Any]:
+    return {"doc_id": doc_id, "dump": "", "date": "", "length": 50, "site_rank": 0, "quality": 0.0, **facts}
 
 
 def test_an_undated_page_is_neither_earliest_nor_latest() -> None:
-    for preference in ("earliest", "latest"):
-        assert order_key((preference,), "b", "2020-01-01", 1) < order_key((preference,), "a", "", 1)  # type: ignore[arg-type]
+    preferences: tuple[Preference, ...] = ("earliest", "latest")
+    for preference in preferences:
+        assert order_key((preference,), page("b", date="2020-01-01")) < order_key((preference,), page("a"))
 
 
 def test_a_chain_does_not_drop_everyone() -> None:

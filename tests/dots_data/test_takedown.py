@@ -48,13 +48,14 @@ def made(
         for name in (n for n, d in zip(names, dumps, strict=True) if d == dump):
             where = {"doc_id": name, "record_id": name, "url": f"http://{name}.example/", "warc_file": "w"}
             where |= {"warc_offset": 0, "warc_index": 0, "date": "2024", "dump": dump}
-            spoken = {"language": "en", "language_score": 0.9}
+            standing = {"site_rank": 0, "quality": 0.5}
+            spoken = {"language": "en", "language_score": 0.9, **standing}
             key = {"length": 9, "text_md5": copies.get(name, name), "copy_of": copies.get(name)}
             rows["keys"].append(where | spoken | key)
             if name in copies:
                 continue
             rows["texts"].append(where | spoken | {"text": f"text of {name}"})
-            rows["bands"].append({"doc_id": name, "dump": dump, "date": "2024", "length": 9, "bands": [1]})
+            rows["bands"].append({"doc_id": name, "dump": dump, "date": "2024", "length": 9, **standing, "bands": [1]})
             rows["edges"] += [{"loser": name, "winner": w, "similarity": x} for w, x in edges.get(name, {}).items()]
             near = fates.get(name)
             fate = {"fate_stage": "fuzzy", "duplicate_of": near[0], "similarity": near[1]} if near else {}

@@ -18,6 +18,7 @@ from dots_data.text import (
     Document,
     base_language,
     character_classes,
+    finished_share,
     normalise,
     shingle_words,
     split_words,
@@ -223,3 +224,17 @@ def test_shingle_words(language: str, text: str, words: list[str]) -> None:
 @pytest.mark.parametrize("tag", ["zh", "zh-Hant", "zh_TW", "ZH-hans"])
 def test_base_language(tag: str) -> None:
     assert base_language(tag) == "zh"
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [
+        ("", 0.0),
+        ("Menu\nHome", 0.0),
+        ("Four.\nabcde", 0.5),
+        ("  He said: \u201cGo!\u201d  \n\n", 1.0),
+        ("\u4eca\u5929\u597d\u3002\nabcd", 0.5),
+    ],
+)
+def test_the_share_of_finished_lines(text: str, share: float) -> None:
+    assert finished_share(text) == share

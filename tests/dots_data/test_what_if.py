@@ -73,6 +73,7 @@ def row(doc_id: str, words: float, **values: Any) -> dict[str, Any]:
         "warc_offset": 0,
         "warc_index": 0,
         "dump": "",
+        "site_rank": 0,
     }
     measures = {"gopher.words": words} if words else {}
     return {
