@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dots_data.tokens import versions
-from dots_data.tokens.manifest import ManifestError
+from dots_data.tokens.manifest import Manifest, ManifestError
 from dots_train import metrics
 from dots_train.data import DataError, Place, ShardReader
 
@@ -73,7 +73,7 @@ def step_of(run: str | Path, step: int, rank: int | None = None, data: str | Pat
             raise ManifestError(f"{path}: does not say where the shards lie")
         return Step(step, record["loss"], samples, versions.find(folder, dataset))
     except ManifestError as error:
-        raise DataError(f"{error}; --data names the folder of the shards") from error
+        raise DataError(f"{error}; if the shards lie elsewhere, --data names their folder") from error
 
 
 def documents(run: str | Path, step: Step) -> Iterator[Read]:
@@ -85,7 +85,7 @@ def documents(run: str | Path, step: Step) -> Iterator[Read]:
     config = json.loads((Path(run) / "config.json").read_bytes())
     reader = ShardReader(step.manifest, int(config["sequence_length"]), int(config["seed"]), verify=False)
     places = [(sample, place) for sample in step.samples for place in reader.where(sample)]
-    origins = _origins(reader, [place for _, place in places])
+    origins = _origins(step.manifest.parent, reader.manifest, [place for _, place in places])
     for sample, place in places:
         origin = origins[place.shard, place.row]
         if origin["doc_id"] != place.doc_id:
@@ -105,7 +105,7 @@ def _record(run: Path, step: int) -> dict[str, Any]:
     raise DataError(f"{run / 'metrics.jsonl'}: holds {there}, not {step}")
 
 
-def _origins(reader: ShardReader, places: list[Place]) -> dict[tuple[str, int], dict[str, Any]]:
+def _origins(root: Path, dataset: Manifest, places: list[Place]) -> dict[tuple[str, int], dict[str, Any]]:
     """The provenance of places, each file opened once."""
     from dots_data.tokens.reading import origin_rows
     from dots_data.tokens.shards import ShardError
@@ -113,10 +113,9 @@ def _origins(reader: ShardReader, places: list[Place]) -> dict[tuple[str, int], 
     wanted: dict[str, set[int]] = defaultdict(set)
     for place in places:
         wanted[place.shard].add(place.row)
-    root = reader.folder
     found: dict[tuple[str, int], dict[str, Any]] = {}
     try:
-        for shard in reader.manifest.shards:
+        for shard in dataset.shards:
             rows = sorted(wanted.get(shard.file, ()))
             for row, origin in zip(rows, origin_rows(root, shard, rows), strict=True):
                 found[shard.file, row] = origin

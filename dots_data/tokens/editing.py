@@ -150,11 +150,17 @@ def _settle(root: Path, dataset: Manifest) -> list[str]:
         versions.write_takedowns(root, valid)
     gone = {versions.kept_name(one) for entry in valid for one in entry.datasets}
     removed = [name for name in sorted(gone) if _remove(root / name)]
-    named = {file for one in _everywhere(root) for shard in one.shards for file in (shard.file, shard.provenance.file)}
+    named = {file for one in _everywhere(root) for file in _files_of(one)}
     for path in sorted(root.iterdir()):
         if path.is_file() and _OURS.fullmatch(path.name) and path.name not in named and _remove(path):
             removed.append(path.name)
     return removed
+
+
+def _files_of(dataset: Manifest) -> Iterator[str]:
+    """What a manifest names of what `_OURS` matches."""
+    for shard in dataset.shards:
+        yield from (shard.file, shard.provenance.file)
 
 
 def _remove(path: Path) -> bool:
