@@ -2,8 +2,8 @@
 PYTHON_RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo crawl-clean tokenize pretrain test check export-readers
-.PHONY: bench bench-dedup bench-extraction bench-graph bench-kills bench-rules bench-savings bench-urls clean
+.PHONY: help setup demo crawl-clean tokenize pretrain test check export-readers bench bench-dedup bench-extraction
+.PHONY: bench-graph bench-kills bench-loader bench-rules bench-savings bench-tokenize bench-urls clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -53,6 +53,13 @@ bench-graph: setup ## components and survivors of 10 million edges, killed twice
 bench-kills: setup ## dumps against an index, killed in every stage: the same bytes [REAL=folder of warc/]
 	@$(PYTHON_RUN) -m benchmarks.kills --input '$(REAL)/warc/*.warc.gz'
 
+bench-loader: setup ## random windows beside other loaders, and opening 10,000 shards  [TOKENS=N]
+	-@infra/peer.sh megatron megatron-core==0.16.1
+	-@infra/peer.sh datasets datasets==5.2.0
+	-@infra/peer.sh litdata litdata==0.2.76
+	-@infra/peer.sh streaming mosaicml-streaming==0.13.0
+	@$(PYTHON_RUN) -m benchmarks.loader $(if $(TOKENS),--tokens $(TOKENS))
+
 bench: setup ## side-by-side measurements -> benchmarks/results/
 	@$(PYTHON_RUN) -m benchmarks
 
@@ -72,6 +79,12 @@ bench-rules: setup ## verdicts and speed of the rules beside datatrove's   [REAL
 
 bench-savings: setup ## what checks before parsing save and lose        [REAL=folder of warc/ and blocklists/]
 	@$(PYTHON_RUN) -m benchmarks.savings --pages '$(REAL)/warc/*.warc.gz' --lists '$(REAL)/blocklists/ut1.tar.gz'
+
+PEER_OF_TOKENS := 'datatrove[io]==0.10.1' 'tokenizers==0.23.3' 'xxhash<4' numba orjson regex
+
+bench-tokenize: setup ## documents to shuffled shards beside datatrove: speed, equal ids     [VOCABULARY=N COPIES=N]
+	-@infra/peer.sh datatrove-tokens $(PEER_OF_TOKENS)
+	@$(PYTHON_RUN) -m benchmarks.tokenize $(if $(VOCABULARY),--vocabulary $(VOCABULARY)) $(if $(COPIES),--copies $(COPIES))
 
 bench-urls: setup ## load time, memory and look-ups of the URL filter      [REAL=folder of blocklists/]
 	@$(PYTHON_RUN) -m benchmarks.urls --lists '$(REAL)/blocklists/ut1.tar.gz'

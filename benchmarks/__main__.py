@@ -118,17 +118,17 @@ def encoding(texts: list[str]) -> Line:
     """Text to token ids with one tokenizer.json, against Hugging Face tokenizers."""
     import numpy as np
 
-    from dots_data.tokens.tokenizer import ENDOFTEXT, TextTokenizer, TokenizerConfig, train
+    from dots_data.tokens.tokenizer import Fastokens, HuggingFace, TokenizerConfig, train
 
     content = train(texts, TokenizerConfig())
-    ours, theirs = (TextTokenizer(content, ENDOFTEXT, "trained here", name) for name in ("gigatoken", "huggingface"))
+    ours, theirs = Fastokens(content), HuggingFace(content)
     megabytes = sum(len(text.encode()) for text in texts) / 1e6
     works = (lambda: ours.encode(texts), lambda: theirs.encode(texts))
 
     def same(a: Any, b: Any) -> str:
         return f"{len(a[0]):,} and {len(b[0]):,} ids, {'all' if np.array_equal(a[0], b[0]) else 'NOT all'} equal"
 
-    return compare("encode", "gigatoken", "HF tokenizers", "MB/s", megabytes, works, same)
+    return compare("encode", "fastokens", "HF tokenizers", "MB/s", megabytes, works, same)
 
 
 def texts_of(sources: list[Source], most: int) -> list[str]:

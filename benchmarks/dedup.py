@@ -28,16 +28,14 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import argparse
 import datetime
-import gzip
 import json
 import multiprocessing
 import platform
 import shutil
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,13 +48,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from benchmarks import corpus
+from benchmarks.texts import DATA, real_texts
+from benchmarks.usage import Usage, watched
 from dots_data import console
 from dots_data.dedup import minhash
 from dots_data.dedup.minhash import FuzzyConfig
 from dots_data.text import shingle_words
 
-ROOT = Path(__file__).resolve().parent.parent
-DATA = Path(os.environ.get("DOTS_REAL_DATA", ROOT.parent / "shared" / "data"))
 WORK = Path("build/bench-dedup")
 RESULTS = Path(__file__).parent / "results" / "dedup.json"
 PEER = (Path("build/peers/datatrove-dedup/bin/python"), Path(__file__).parent / "peers" / "datatrove_dedup.py")
@@ -64,41 +62,6 @@ PARTS = ("signatures", "whole", "growth", "real", "groups")
 # A crawl of many dumps, for which the paragraph on growth is computed.
 CRAWL = 3_000_000_000
 SAMPLE = 5_000
-
-
-class Usage(NamedTuple):
-    """What a process and its descendants took."""
-
-    cpu_seconds: float
-    wall_seconds: float
-    peak_bytes: int
-
-
-def watched(process: psutil.Process, running: Callable[[], bool]) -> Usage:
-    """Look at a process and its descendants until it ends. What a descendant did after the last look at it, a tenth of
-    a second at most, is not counted."""
-    started, peak = time.monotonic(), 0
-    seconds: dict[tuple[int, float], float] = {}
-    while running():
-        held = 0
-        for one in (process, *_descendants(process)):
-            try:
-                with one.oneshot():
-                    times, memory = one.cpu_times(), one.memory_info().rss
-                    seconds[one.pid, one.create_time()] = times.user + times.system
-            except psutil.Error:
-                continue
-            held += memory
-        peak = max(peak, held)
-        time.sleep(0.1)
-    return Usage(sum(seconds.values()), time.monotonic() - started, peak)
-
-
-def _descendants(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        return process.children(recursive=True)
-    except psutil.Error:
-        return []
 
 
 def make_corpus(count: int) -> Path:
@@ -110,13 +73,6 @@ def make_corpus(count: int) -> Path:
         corpus.write([source for source in sources if source], count, folder)
         (folder / "whole").touch()
     return folder
-
-
-def real_texts() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """The rows of each file of real texts."""
-    for path in sorted((DATA / "text").glob("*.jsonl.gz")):
-        with gzip.open(path, "rt", encoding="utf-8") as lines:
-            yield path.name, [json.loads(line) for line in lines]
 
 
 def deduplicate(files: Sequence[str], output: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import gzip
 import json
+import os
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -23,6 +24,8 @@ from dots_data.extraction import extract_text
 from dots_data.language import LanguageIdentifier
 
 CACHE = Path("build/bench")
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("DOTS_REAL_DATA", ROOT.parent / "shared" / "data"))
 RESULTS = Path(__file__).parent / "results"
 OURS = Path(dots_data.__file__).parent
 
@@ -46,6 +49,13 @@ def save_result(name: str, texts: Iterable[Text], **measured: Any) -> None:
         **measured,
     }
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+def real_texts() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The rows of each file of real texts."""
+    for path in sorted((DATA / "text").glob("*.jsonl.gz")):
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            yield path.name, [json.loads(line) for line in lines]
 
 
 def texts_of(path: str, most: int | None = None) -> list[Text]:

@@ -18,6 +18,7 @@ import yaml
 
 from dots_data.typed_yaml import ConfigError, build, read_yaml, to_mapping
 from dots_train.curriculum import Curriculum, Span, parse_tokens, scaled
+from dots_train.data.objects import StorageConfig
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -25,7 +26,7 @@ PRESETS = Path(__file__).parent / "presets"
 # ranks it runs.
 # Everything else decides the numbers, and a run that changed it would not be the same run.
 _FREE = (
-    *("preset", "data", "output", "checkpoint", "log_every", "tensorboard", "verify_data"),
+    *("preset", "data", "output", "checkpoint", "log_every", "tensorboard", "verify_data", "storage"),
     *("layout", "guards", "activation_checkpointing", "mixture", "evaluation"),
 )
 
@@ -205,7 +206,8 @@ class Job:
     curriculum: Curriculum
     preset: str = "debug"
     data: str | tuple[str, ...] = "build/tokens"
-    """Folder of token shards with their manifest.json, or several with a mixture."""
+    """Folder of token shards with their manifest.json, or its URL: s3://, gs://, az://, https://. Several with a
+    mixture."""
     mixture: str = ""
     """File that says how the sources of the shards are weighted (jobs/mixtures/); empty: all shards are one stream. It
     may change between two parts of a run, as long as what was read stays as it was."""
@@ -213,6 +215,8 @@ class Job:
     sequence_length: int = 8192
     micro_batch: int = 1
     """Sequences in one forward and backward pass; a batch of the curriculum is made of several."""
+    packed: bool = False
+    """Rows of whole documents, best-fit packed and filled up, rather than windows of the stream."""
     seed: int = 0
     """Seeds both the initial weights and the order of the data."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -239,7 +243,9 @@ class Job:
     tensorboard: bool = True
     """Write TensorBoard events, where the package is installed."""
     verify_data: bool = True
-    """Check the shards' checksums before the first step."""
+    """Check that every shard is there, with its size and schema, before the first step."""
+    storage: StorageConfig = field(default_factory=StorageConfig)
+    """How data in object storage is read: its cache, retries and their bounds."""
 
     @property
     def folders(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -85,6 +86,27 @@ class Reader(Protocol):
     def resume(self, state: Any) -> int: ...
 
 
+class ReadAhead:
+    """The next batch, read by a thread while the device computes. What a batch holds does not depend on it."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "read-ahead")
+        self._coming: tuple[tuple[Reader, int, int], Future[Tokens]] | None = None
+
+    def begin(self, reader: Reader, g: int, n: int) -> None:
+        self._coming = (reader, g, n), self._thread.submit(reader.batch, g, n)
+
+    def take(self, reader: Reader, g: int, n: int) -> Tokens:
+        """Samples g .. g+n-1. Raises what the reader raises; reading has bounds of its own."""
+        coming, self._coming = self._coming, None
+        if coming is not None and coming[0] == (reader, g, n):
+            return coming[1].result()
+        return reader.batch(g, n)
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+
 class Trainer:
     """One run; every process of it makes one of these, and all do the same steps.
 
@@ -130,6 +152,7 @@ class Trainer:
         self.saver = checkpoint.Saver(self.output / "checkpoints", self.job.checkpoint.keep)
         self.evaluation = Evaluation(self.job, held_out, self.ranks, self.device) if held_out else None
         self.step = self.tokens = self.skipped = 0
+        self.ahead = ReadAhead()
         self.spikes = SpikeState()
         self.routing = RoutingState.start(job.model.layers - job.model.dense_layers, job.model.experts)
         found = checkpoint.latest(self.output / "checkpoints", self.log)
@@ -169,6 +192,7 @@ class Trainer:
                         raise Interrupted(stop, self._saved())
                 self._saved()
         finally:
+            self.ahead.close()
             self.saver.close()
             if log is not None:
                 log.close()
@@ -259,7 +283,8 @@ class Trainer:
         each as its share of the batch's, float64 on the CPU; and the counts [L, E] of all processes."""
         self.optimizer.zero_grad(set_to_none=True)
         mine = stage.sequences // self.ranks.shares
-        batch = self._reader(stage.sequence_length).batch(stage.sample + self.ranks.share * mine, mine)
+        batch = self.ahead.take(self._reader(stage.sequence_length), stage.sample + self.ranks.share * mine, mine)
+        self._read_ahead(stage)
         inputs = (batch.tokens_BS, batch.targets_BS, batch.position_BS, batch.document_BS)
         # The ranks of a pipeline read the same: one of them counts what is to be predicted.
         targets = (batch.targets_BS >= 0).sum() if self.ranks.stage == 0 else torch.zeros((), dtype=torch.int64)
@@ -280,6 +305,14 @@ class Trainer:
             for number, counts_E in part.tally.counts_E.items():
                 counts_LE[number] = counts_E.cpu()
         return losses_M, balance, self.ranks.sum(counts_LE)[model.dense_layers :]
+
+    def _read_ahead(self, stage: Stage) -> None:
+        """Have the batch of the step after `stage` read while this one computes."""
+        tokens = self.tokens + stage.sequences * stage.sequence_length
+        after = self.job.curriculum.at(self.step + 1, tokens, self.job.sequence_length)
+        if after is not None and after.sequence_length == stage.sequence_length:
+            mine = after.sequences // self.ranks.shares
+            self.ahead.begin(self._reader(after.sequence_length), after.sample + self.ranks.share * mine, mine)
 
     def _update_biases(self, counts_LE: Tensor) -> None:
         """Move the bias of every router that is here by the counts of one global batch."""

@@ -76,7 +76,7 @@ def step_of(run: str | Path, step: int, rank: int | None = None, data: str | Pat
     try:
         found = tuple(versions.find(folder, one) for folder, one in zip(folders, config["datasets"], strict=True))
     except ManifestError as error:
-        raise DataError(f"{error}; --data names the folder of the shards") from error
+        raise DataError(f"{error}; if the shards lie elsewhere, --data names their folder") from error
     length = int(record.get("sequence_length") or config["sequence_length"])
     return Step(step, record["loss"], samples, found, length)
 

@@ -89,17 +89,28 @@ def make_trainer(job: Job) -> Trainer:
         if mixture is not None and mixture.untie is not None:
             rule = dataclasses.replace(mixture.untie, probability=untied.get(length, 0.0))
             config = dataclasses.replace(mixture, untie=rule if rule.probability else None)
-        return open_reader(job.folders, length, job.seed, mixture=config, verify=job.verify_data)
+        return open_reader(
+            job.folders,
+            length,
+            job.seed,
+            mixture=config,
+            packed=job.packed,
+            verify=job.verify_data,
+            storage=job.storage,
+        )
 
     reader = at_length(job.sequence_length)
     held_out: dict[str, ShardReader] = {}
     if job.evaluation.data:
         folder = job.evaluation.data
-        dataset = Dataset(folder, verify=job.verify_data)
+        dataset = Dataset(folder, verify=job.verify_data, storage=job.storage)
         if dataset.manifest.tokenizer.sha256 != reader.manifest.tokenizer.sha256:
             raise DataError(f"{folder}: was made with another tokenizer than {', '.join(job.folders)}")
         names = [source.name for source in dataset.manifest.sources]
-        held_out = {name: ShardReader(folder, job.sequence_length, 0, source=name) for name in names}
+        held_out = {
+            name: ShardReader(folder, job.sequence_length, 0, source=name, verify=False, storage=job.storage)
+            for name in names
+        }
     return Trainer(job, reader, log=say, at_length=at_length, held_out=held_out)
 
 

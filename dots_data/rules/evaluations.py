@@ -205,7 +205,7 @@ def compile_sets(target: Path, files: Sequence[tuple[str, Path]], settings: Sett
                     continue
                 items = np.full(len(firsts), len(item_starts) - 1)
                 found.append(_Grams(keys, begins, size + text.starts[firsts], items))
-                texts.append(text.text)
+                texts.append(text.text.copy())  # a view would keep what it is a part of
                 lengths.add(min(whole, int(text.weights[-1])))
                 size += len(text.text)
             item_starts.append(size)

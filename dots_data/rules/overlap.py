@@ -116,7 +116,7 @@ def _units(
         hashes[count + 1] = hashes[count] * _BASE + value
         count += 1
     starts[count] = size
-    return text[:size].copy(), starts[: count + 1].copy(), before[: count + 1].copy(), hashes[: count + 1].copy()
+    return text[:size], starts[: count + 1], before[: count + 1], hashes[: count + 1]
 
 
 @numba.njit(cache=True, nogil=True)

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 from dots_data.tokens import manifest as manifests
 from dots_data.tokens import versions
+from dots_data.tokens.batches import file_name
 from dots_data.tokens.manifest import MOST_SOURCES, Manifest, Recipe, Shard, content_id
 from dots_data.tokens.reading import origins, stretches
 from dots_data.tokens.shards import (
@@ -46,6 +47,7 @@ from dots_data.tokens.workspace import LOCK
 _SHARD = re.compile(r"shard-(\d{5,})\.arrow")
 _OURS = re.compile(
     r"\.?shard-\d{5,}\.(arrow|provenance\.parquet)(\.\d+\.tmp)?|\.(manifest|takedowns)\S*\.json\.\d+\.tmp"
+    r"|\.?batches-[0-9a-f]{32}\.i64(\.\d+\.tmp)?"
 )
 _KEPT = re.compile(r"manifest-[0-9a-f]{32}\.json")
 _SHOWN = 3
@@ -150,11 +152,18 @@ def _settle(root: Path, dataset: Manifest) -> list[str]:
         versions.write_takedowns(root, valid)
     gone = {versions.kept_name(one) for entry in valid for one in entry.datasets}
     removed = [name for name in sorted(gone) if _remove(root / name)]
-    named = {file for one in _everywhere(root) for shard in one.shards for file in (shard.file, shard.provenance.file)}
+    named = {file for one in _everywhere(root) for file in _files_of(one)}
     for path in sorted(root.iterdir()):
         if path.is_file() and _OURS.fullmatch(path.name) and path.name not in named and _remove(path):
             removed.append(path.name)
     return removed
+
+
+def _files_of(dataset: Manifest) -> Iterator[str]:
+    """What a manifest names of what `_OURS` matches."""
+    yield file_name(shard.batches for shard in dataset.shards)
+    for shard in dataset.shards:
+        yield from (shard.file, shard.provenance.file)
 
 
 def _remove(path: Path) -> bool:

@@ -131,6 +131,7 @@ def scatter(piece: Piece, piece_key: str, plan: Plan) -> Scattered:
 
     Raises:
         DocumentsError: it cannot be read, or is not what it was when it was surveyed.
+        ShardError: the encoder gave an id that the vocabulary does not have.
     """
     path = piece_path(plan, piece_key)
     if path.exists():
@@ -163,11 +164,11 @@ def scatter(piece: Piece, piece_key: str, plan: Plan) -> Scattered:
 def _check_ids(
     ids: npt.NDArray[np.uint32], borders: I64, batch: pa.RecordBatch, info: TokenizerInfo, file: str
 ) -> None:
-    """Raises TokenizerError for an id that the vocabulary does not have: the shards' type may not hold it."""
+    """Raises ShardError for an id that the vocabulary does not have: the shards' type may not hold it."""
     if int(ids.max(initial=0)) >= info.vocab_size:
         at = int(np.argmax(ids))
         doc_id = batch.column("id")[int(np.searchsorted(borders, at, side="right")) - 1].as_py().hex()
-        raise tokenizer.TokenizerError(
+        raise shards.ShardError(
             f"{file}: document {doc_id}: token id {ids[at]} is not below the vocabulary of {info.vocab_size}"
         )
 

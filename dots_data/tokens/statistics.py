@@ -107,13 +107,13 @@ def _longest_of(step: int) -> int:
     return ((step - power * _STEPS + 1) << power) - 1
 
 
-def show(found: Statistics, root: Path) -> None:
-    """Print one screen."""
+def show(found: Statistics, path: Path) -> None:
+    """Print one screen. path: the manifest file."""
     dataset, out = found.dataset, console.console
     size = sum(shard.bytes for shard in dataset.shards)
     beside = sum(shard.provenance.bytes for shard in dataset.shards)
     batches = sum(len(shard.batches) for shard in dataset.shards)
-    out.print(f"[bold]dataset {dataset.id}[/]  {console.safe(root)}")
+    out.print(f"[bold]dataset {dataset.id}[/]  {console.safe(path)}")
     out.print(
         f"  {dataset.documents:,} documents, {dataset.tokens:,} tokens ({dataset.dtype}); {len(dataset.shards):,} "
         f"shards, {batches:,} batches, {size:,} bytes and {beside:,} of provenance"
@@ -135,7 +135,7 @@ def show(found: Statistics, root: Path) -> None:
     most = max(count for _, _, count in octaves)
     rows = [(f"{low:,} to {high:,}", "█" * round(30 * count / most), count) for low, high, count in octaves]
     console.table("", ("tokens", "", "documents"), rows, left=2)
-    _show_frequent(found, root)
+    _show_frequent(found, path.parent)
 
 
 def _show_parts(title: str, parts: dict[str, tuple[int, int]], tokens: int) -> None:

@@ -4,7 +4,7 @@ Crawled text is hostile: a page that spells `<|endoftext|>` must not end a docum
 token is always encoded as ordinary text, never as the special id, and no special token is added; the caller
 puts EOS itself.
 
-Ids are those of the Hugging Face library `tokenizers`. `gigatoken` gives the same ids many times faster; a
+Ids are those of the Hugging Face library `tokenizers`. `fastokens` gives the same ids many times faster; a
 job uses it where both agree on a sample of the job's own documents and on the probes below, and says so when
 they do not. Texts of megabytes are encoded in parts (`dots_data.tokens.cuts`), so that none takes more memory.
 """
@@ -14,7 +14,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,14 +30,13 @@ from dots_data.tokens.manifest import TokenizerInfo
 
 Ids = npt.NDArray[np.uint32]
 Borders = npt.NDArray[np.int64]
-Engine = Literal["gigatoken", "huggingface"]
+Engine = Literal["fastokens", "huggingface"]
 
 NAME = "tokenizer.json"
 ENDOFTEXT = "<|endoftext|>"
 BYTES = 256
 ROUND_TRIP_BYTES = 500_000  # of the sample that is decoded again
 TOGETHER_BYTES = 4 << 20  # of text that Hugging Face's library is given at once: it takes some 100 bytes a token
-CACHE_BYTES = 1 << 30  # that gigatoken may remember
 
 # Where encoders are known to part: special tokens spelt out, white space, marks, scripts, emoji, long runs.
 PROBES = (
@@ -68,7 +66,7 @@ class TokenizerConfig:
     train_bytes: how much text (UTF-8) training reads, chosen by a keyed hash of the documents' ids.
     eos: the token that ends every document.
     special_tokens: of the trained tokenizer; Qwen's by default.
-    encoder: `auto` takes gigatoken where its ids are equal; `huggingface` never does.
+    encoder: `auto` takes fastokens where its ids are equal; `huggingface` never does.
     """
 
     file: str | None = None
@@ -159,43 +157,23 @@ class HuggingFace(Encoder):
         return np.concatenate(ids), np.cumsum([0, *map(len, ids)], dtype=np.int64)
 
 
-class Gigatoken(Encoder):
-    """The fast one. It remembers every word that it has met; once that takes CACHE_BYTES it is loaded anew."""
+class Fastokens(Encoder):
+    """The fast one."""
 
     def __init__(self, content: bytes) -> None:
+        import fastokens
+
         super().__init__(content)
-        described = _described(content)
-        left_out = {"truncation": None, "padding": None, "post_processor": None}  # it would apply these to the text
-        tokens = [token for token in described.get("added_tokens") or [] if not token.get("special")]
-        self._content = json.dumps({**described, **left_out, "added_tokens": tokens})
-        self._load()
-
-    def _load(self) -> None:
-        import gigatoken
-
-        self._tokenizer = gigatoken.Tokenizer.from_json(self._content)
-        self._held = _resident_bytes()
+        self._tokenizer = fastokens.Tokenizer.from_json_str(content.decode("utf-8"))
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
 
     def _encode(self, texts: pa.Array) -> tuple[Ids, Borders]:
-        import awkward as ak
-
-        if _resident_bytes() > self._held + CACHE_BYTES:
-            self._load()
-        _, offsets, data = texts.buffers()
-        starts = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
-        characters = np.frombuffer(data, np.uint8) if data else np.empty(0, np.uint8)
-        strings = ak.contents.ListOffsetArray(
-            ak.index.Index64(starts),
-            ak.contents.NumpyArray(characters, parameters={"__array__": "char"}),
-            parameters={"__array__": "string"},
-        )
-        layout = self._tokenizer.encode_batch(ak.Array(strings), parallel=False).layout
-        borders = np.asarray(layout.offsets.data, dtype=np.int64)
-        ids = np.asarray(layout.content.data, dtype=np.uint32)
-        return ids[borders[0] : borders[-1]], borders - borders[0]
+        ids, borders = self._tokenizer.encode_batch_flat(texts.to_pylist(), split_special_tokens=True)
+        return np.frombuffer(ids, dtype="<u4"), np.frombuffer(borders, dtype="<u8").astype(np.int64)
 
 
-ENCODERS: dict[Engine, type[Encoder]] = {"gigatoken": Gigatoken, "huggingface": HuggingFace}
+ENCODERS: dict[Engine, type[Encoder]] = {"fastokens": Fastokens, "huggingface": HuggingFace}
 
 
 class TextTokenizer:
@@ -213,6 +191,8 @@ class TextTokenizer:
         except Exception as error:  # the library raises bare Exception
             raise TokenizerError(f"{where}: not a tokenizer.json: {error}") from error
         self._hf = self._reference.tokenizer
+        if dropout := _described(content)["model"].get("dropout"):
+            raise TokenizerError(f"{where}: model.dropout is {dropout}: ids would be left to chance; set it to null")
         special = {t.content: i for i, t in sorted(self._hf.get_added_tokens_decoder().items()) if t.special}
         eos_id = self._hf.token_to_id(eos)
         if eos_id is None:
@@ -301,20 +281,20 @@ def check(tokenizer: TextTokenizer, texts: Sequence[str], asked: Literal["auto",
 def _choose(
     tokenizer: TextTokenizer, probes: Sequence[str], texts: Sequence[str], ids: Ids, borders: Borders
 ) -> tuple[Engine, str]:
-    """gigatoken if it is there and gives these ids; and why."""
+    """fastokens if it is there and gives these ids; and why."""
     try:
-        fast = _loaded(tokenizer.content, "gigatoken")
+        fast = _loaded(tokenizer.content, "fastokens")
     except ImportError:
-        return "huggingface", "gigatoken is not installed"
+        return "huggingface", "fastokens is not installed"
     except Exception as error:
-        return "huggingface", f"gigatoken cannot load this tokenizer: {error}"
+        return "huggingface", f"fastokens cannot load this tokenizer: {_first_line(error)}"
     try:
         theirs = fast.encode([*probes, *texts])
     except Exception as error:
-        return "huggingface", f"gigatoken failed on a sample: {error}"
+        return "huggingface", f"fastokens failed on a sample: {_first_line(error)}"
     if not (np.array_equal(ids, theirs[0]) and np.array_equal(borders, theirs[1])):
-        return "huggingface", f"gigatoken gives other ids on a sample of {len(borders) - 1} texts"
-    return "gigatoken", f"equal ids on a sample of {len(borders) - 1} texts"
+        return "huggingface", f"fastokens gives other ids on a sample of {len(borders) - 1} texts"
+    return "fastokens", f"equal ids on a sample of {len(borders) - 1} texts"
 
 
 def _round_trips(tokenizer: TextTokenizer, texts: Sequence[str], ids: Ids, borders: Borders) -> bool:
@@ -334,6 +314,10 @@ def _spelt(special: str) -> tuple[str, str, str]:
     return special, f"a{special}b", f" {special}\n"
 
 
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
 def _content(path: str | Path) -> bytes:
     try:
         return Path(path).read_bytes()
@@ -349,11 +333,3 @@ def _in_groups(texts: pa.Array, most: int) -> Iterator[pa.Array]:
         stop = max(start + 1, int(np.searchsorted(ends, ends[start] + most, side="right")) - 1)
         yield texts.slice(start, stop - start)
         start = stop
-
-
-def _resident_bytes() -> int:
-    """Memory of this process; 0 where the system does not say."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError, ValueError):
-        return 0

@@ -6,7 +6,8 @@
     [{documents: [doc ids], datasets: [ids of datasets that held one of them], becomes: id of the dataset without them}]
 
 An entry is written before the dataset without the documents is committed, so it holds only once that has happened: it
-is void while manifest.json is one of its `datasets`. Standard library only, so that the trainer can ask.
+is void while manifest.json is one of its `datasets`. Like the manifest it needs no data side, so that the trainer
+can ask.
 """
 
 from __future__ import annotations

@@ -67,6 +67,8 @@ def claim(output: Path, job_hash: str, described: dict[str, Any]) -> Iterator[tu
             tidy(output, work)
         yield work, finished
         shutil.rmtree(output / WORK, ignore_errors=True)
+        for temporary in output.glob(".shard-*.tmp"):  # of workers that were killed
+            temporary.unlink(missing_ok=True)
 
 
 def committed(output: Path, job_hash: str, described: dict[str, Any]) -> dict[str, Any] | None:

@@ -35,26 +35,33 @@ class Batch:
     max_length: int
 
 
-def batch_of(tokens_BS: I64, targets_BS: I64, starts: Sequence[I64]) -> Batch:
-    """A batch from its rows; `starts` are the places in [0, S) of each row at which a document begins."""
-    rows, length = tokens_BS.shape
-    # A row begins a document, whether or not one begins there in the stream.
-    inside = [one[1:] if len(one) and one[0] == 0 else one for one in starts]
-    counts = np.array([1 + len(one) for one in inside], dtype=np.int64)
-    firsts = np.cumsum(counts) - counts
-    begins = np.empty(int(counts.sum()), dtype=np.int64)
-    for row, one in enumerate(inside):
-        first, at = firsts[row], row * length
-        begins[first] = at
-        np.add(one, at, out=begins[first + 1 : first + 1 + len(one)])
-    lengths = np.diff(begins, append=rows * length)
-    position = np.arange(rows * length) - np.repeat(begins, lengths)
-    document = np.repeat(np.arange(len(begins)) - np.repeat(firsts, counts), lengths)
+def batch_of(memory_4BS: I64, starts: Sequence[I64]) -> Batch:
+    """A batch whose tokens and targets are memory_4BS[:2], and whose other two tensors are made in the rest of it.
+
+    starts: the places in [0, S) of each row at which a document begins.
+    """
+    # One piece of memory: the C library keeps one that is freed for the next batch, and gives four back to the system,
+    # after which every page costs a fault.
+    _, _, position_BS, document_BS = memory_4BS
+    rows, length = position_BS.shape
+    places = np.arange(length)
+    borders = [np.zeros(0, dtype=np.int64)]
+    most = 0
+    # A row at a time: what a row takes in between stays in the processor's cache.
+    for row, inside in enumerate(starts):
+        # A row begins a document, whether or not one begins there in the stream.
+        begins = inside if len(inside) and inside[0] == 0 else np.concatenate([places[:1], inside])
+        lengths = np.diff(begins, append=length)
+        np.subtract(places[:length], np.repeat(begins, lengths), out=position_BS[row])
+        document_BS[row] = np.repeat(places[: len(begins)], lengths)
+        borders.append(begins + row * length)
+        most = max(most, int(lengths.max()))
+    tokens, targets, position, document = torch.from_numpy(memory_4BS)
     return Batch(
-        torch.from_numpy(tokens_BS),
-        torch.from_numpy(targets_BS),
-        torch.from_numpy(position.reshape(rows, length)),
-        torch.from_numpy(document.reshape(rows, length)),
-        torch.from_numpy(np.append(begins, rows * length).astype(np.int32)),
-        int(lengths.max(initial=0)),
+        tokens,
+        targets,
+        position,
+        document,
+        torch.from_numpy(np.concatenate([*borders, [rows * length]]).astype(np.int32)),
+        most,
     )

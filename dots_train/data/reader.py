@@ -63,6 +63,8 @@ class Reader:
         if g < 0 or n < 0:
             raise DataError(f"samples are counted from 0, not {g}")
         streams, ordinals = self.plan(np.arange(g, g + n, dtype=np.int64))
+        if len(self.orders) == 1:
+            return streams, self.orders[0](ordinals)
         rows = np.empty(n, dtype=np.int64)
         for number in np.unique(streams).tolist():
             here = streams == number
@@ -73,14 +75,14 @@ class Reader:
         """Samples g .. g+n-1, one a row. Raises DataError for what cannot be read."""
         if self._remote:
             self.prefetch(g, n)
-        tokens_BS = np.empty((n, self.sequence_length), dtype=np.int64)
-        targets_BS = np.empty_like(tokens_BS)
+        memory_4BS = np.empty((4, n, self.sequence_length), dtype=np.int64)
+        tokens_BS, targets_BS = memory_4BS[:2]
         streams, rows = self.rows_of(g, n)
         starts = [
             self.layouts[stream].fill(number, tokens_BS[row], targets_BS[row])
             for row, (stream, number) in enumerate(zip(streams.tolist(), rows.tolist(), strict=True))
         ]
-        return batch_of(tokens_BS, targets_BS, starts)
+        return batch_of(memory_4BS, starts)
 
     def prefetch(self, g: int, n: int) -> None:
         """Have what samples g .. g+n-1 need fetched in the background; nothing where it is local."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 import random
@@ -25,9 +26,10 @@ from dots_data.rules import evaluations as sets
 from dots_data.rules.apply import _judged
 from dots_data.rules.decontamination import Decontamination, measure
 from dots_data.rules.evaluations import Evaluations, Settings, compile_sets, files_of, opened
-from dots_data.schema import DOCUMENT
+from dots_data.schema import DOCUMENT, MEASURES
 from dots_data.text import Document
 from dots_data.typed_yaml import ConfigError, build, to_mapping
+from dots_data.what_if import changes_that_need_a_run, judge_measures
 
 TRAIN = (
     "A freight train leaves the harbour at noon and travels at sixty miles an hour; how far has it gone when the "
@@ -295,6 +297,23 @@ def test_the_ledger_says_which_item(config: Decontamination, capsys: pytest.Capt
     explain_record(ledger_row, {}, {"recipe": to_mapping(recipe)})
     said = capsys.readouterr().out
     assert "100% of exam.jsonl:1" in said and "decontamination.longest" in said
+
+
+def test_other_thresholds_are_judged_from_the_ledger_and_other_sets_are_not(config: Decontamination) -> None:
+    def recipe(**changes: Any) -> Recipe:
+        return Recipe(rules=RulesConfig(*[None] * 6, decontamination=dataclasses.replace(config, **changes)))
+
+    lenient = recipe(max_ngrams=None, max_coverage=0.5)
+    assert changes_that_need_a_run(recipe(), lenient) == []
+    for changes, key in (({"evaluations": ("others",)}, "evaluations"), ({"words": 12}, "words")):
+        assert changes_that_need_a_run(recipe(), recipe(**changes)) == [f"rules.decontamination.{key}"]
+    texts = [TRAIN, " ".join(TRAIN.split()[:14]), FILLER]
+    measures = [list(measure(Document(text, "en"), config).items()) for text in texts]
+    judged = judge_measures(pa.array(measures, MEASURES), ["en"] * 3, lenient.rules)
+    rules = [judged.names[number] if number >= 0 else "" for number in judged.failed]
+    assert rules == ["decontamination.coverage", "", ""]
+    strict = judge_measures(pa.array(measures, MEASURES), ["en"] * 3, recipe().rules)
+    assert (strict.failed >= 0).tolist() == [True, True, False]
 
 
 def test_new_content_is_another_run(tmp_path: Path) -> None:

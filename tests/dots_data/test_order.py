@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dots_data.tokens.order import LARGEST, Bijection, epoch_order, key, keyed_hash
+from dots_data.tokens.order import LARGEST, Bijection, epoch_order, key, keyed_hashes
 
 GOLDEN = [0, 4, 1, 9, 3, 8, 7, 6, 2, 5]
-GOLDEN_HASH = 15457546284129608009
+GOLDEN_HASHES = [2532643658998290241, 5000439254143237598]
 AROUND_POWERS = sorted({max(1, 2**p + d) for p in range(15) for d in (-1, 0, 1)})
 
 
@@ -53,7 +53,21 @@ def test_seeds_and_epochs_give_other_orders() -> None:
 
 def test_the_order_does_not_change_between_releases() -> None:
     assert epoch_order(10, seed=7, epoch=3)(np.arange(10)).tolist() == GOLDEN
-    assert keyed_hash("0123456789abcdef" * 2, key("shard", 7)) == GOLDEN_HASH
+    assert keyed_hashes(np.array([[1, 2], [2, 1]], np.uint64), key("shard", 7)).tolist() == GOLDEN_HASHES
+
+
+@pytest.mark.parametrize("bits", [range(64), range(64, 128)])
+def test_every_bit_of_an_id_and_of_a_key_moves_its_place(bits: range) -> None:
+    """Ids that count, or differ in one bit, spread as chance would have it, under any two keys apart."""
+    single = np.array([[1 << (bit - 64) if bit >= 64 else 0, 1 << bit if bit < 64 else 0] for bit in bits], np.uint64)
+    counting = np.stack([np.arange(4096, dtype=np.uint64)] * 2, axis=1)
+    counting[:, bits.start // 64] = 7
+    hashes = [keyed_hashes(counting, key("shard", seed)) for seed in range(2)]
+    for one in (*hashes, hashes[0] ^ hashes[1], hashes[0] << np.uint64(32) | hashes[0] >> np.uint64(32)):
+        counts = np.bincount((one >> np.uint64(60)).astype(np.int64), minlength=16)
+        assert abs(counts - 256).max() < 6 * 256**0.5
+    flips = keyed_hashes(single, key("row", 1)) ^ keyed_hashes(np.zeros((1, 2), np.uint64), key("row", 1))
+    assert abs(np.bitwise_count(flips).mean() - 32) < 4 and len(np.unique(flips)) == 64
 
 
 def test_keys_tell_their_parts_apart() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -58,7 +60,7 @@ def test_special_tokens_follow_the_vocabulary(reference: TextTokenizer) -> None:
     assert (info.eos_id, info.bos_id, info.dtype) == (347, None, "uint16")
 
 
-@pytest.mark.parametrize("engine", ["huggingface", "gigatoken"])
+@pytest.mark.parametrize("engine", ["huggingface", "fastokens"])
 @given(text=st.text())
 @settings(max_examples=150, deadline=None)
 def test_any_text_comes_back_exactly(
@@ -90,11 +92,49 @@ def test_spelt_special_tokens_are_ordinary_text(
 def test_the_fast_encoder_is_taken_where_it_agrees(reference: TextTokenizer) -> None:
     checked = tokenizer.check(reference, TEXTS)
     because = f"equal ids on a sample of {len(PROBES) + 9 + len(TEXTS)} texts"
-    assert (checked.engine, checked.because, checked.exact) == ("gigatoken", because, True)
+    assert (checked.engine, checked.because, checked.exact) == ("fastokens", because, True)
     assert checked.bytes == sum(len(text.encode()) for text in TEXTS)
     assert checked.tokens == len(reference.encode(TEXTS)[0]) + len(TEXTS)
     asked = tokenizer.check(reference, TEXTS, "huggingface")
     assert (asked.engine, asked.because, asked.tokens) == ("huggingface", "asked for", checked.tokens)
+
+
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+# `\h` is a hexadecimal digit to one library of regular expressions, a space to another.
+HEXADECIMAL = {"type": "Split", "pattern": {"Regex": r"\h+|[^\h]+"}, "behavior": "Isolated", "invert": False}
+OTHERS: dict[str, tuple[dict[str, Any], str]] = {
+    "a pattern read otherwise": (
+        {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [HEXADECIMAL, BYTE_LEVEL]}},
+        "fastokens gives other ids on a sample of",
+    ),
+    "a normaliser": ({"normalizer": {"type": "NFKC"}}, "fastokens cannot load this tokenizer: normalizer error"),
+    "another pre-tokenizer": ({"pre_tokenizer": {"type": "WhitespaceSplit"}}, "fastokens cannot load this tokenizer"),
+}
+
+
+@pytest.mark.parametrize(("change", "because"), OTHERS.values(), ids=OTHERS)
+def test_the_fast_encoder_is_left_where_it_differs(content: bytes, change: dict[str, Any], because: str) -> None:
+    one = TextTokenizer(json.dumps({**json.loads(content), **change}).encode(), ENDOFTEXT, "t")
+    checked = tokenizer.check(one, TEXTS)
+    assert checked.engine == "huggingface" and because in checked.because and "\n" not in checked.because
+
+
+def test_the_fast_encoder_is_left_where_it_fails(reference: TextTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(self: Encoder, texts: object) -> None:
+        raise RuntimeError("no words")
+
+    monkeypatch.setattr(ENCODERS["fastokens"], "_encode", fails)
+    assert tokenizer.check(reference, TEXTS).because == "fastokens failed on a sample: no words"
+    monkeypatch.setitem(sys.modules, "fastokens", None)
+    tokenizer._loaded.cache_clear()
+    assert tokenizer.check(reference, TEXTS).because == "fastokens is not installed"
+
+
+def test_ids_that_are_left_to_chance_are_refused(content: bytes) -> None:
+    described = json.loads(content)
+    described["model"]["dropout"] = 0.1
+    with pytest.raises(TokenizerError, match=r"t: model\.dropout is 0\.1: ids would be left to chance"):
+        TextTokenizer(json.dumps(described).encode(), ENDOFTEXT, "t")
 
 
 def test_truncation_padding_and_templates_of_a_given_file_do_not_touch_the_text(content: bytes) -> None:

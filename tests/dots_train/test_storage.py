@@ -73,6 +73,9 @@ class Proxy(BaseHTTPRequestHandler):
         if fault == "damage" and self.path.endswith(".arrow") and "bytes=8-" not in self.headers.get("Range", ""):
             at = random.randrange(len(content))
             content = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+        if fault == "short" and answer.status == 206:
+            content = content[:-1]
+            headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
         self._answer(answer.status, headers, content, cut=fault == "cut")
 
     def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes, cut: bool = False) -> None:
@@ -140,12 +143,17 @@ def endpoint() -> Iterator[tuple[str, int]]:
 @pytest.fixture(scope="module")
 def bucket(folder: Path, endpoint: tuple[str, int]) -> tuple[str, int]:
     """The endpoint with the dataset in it."""
-    import obstore
-    from obstore.store import S3Store
-
     asked = http.client.HTTPConnection(*endpoint, timeout=10)
     asked.request("PUT", f"/{BUCKET}")
     assert asked.getresponse().status == 200
+    upload(endpoint, {f"run/tokens/{path.name}": path.read_bytes() for path in folder.iterdir()})
+    return endpoint
+
+
+def upload(endpoint: tuple[str, int], objects: dict[str, bytes]) -> None:
+    import obstore
+    from obstore.store import S3Store
+
     store = S3Store(
         BUCKET,
         endpoint="http://{}:{}".format(*endpoint),
@@ -154,9 +162,8 @@ def bucket(folder: Path, endpoint: tuple[str, int]) -> tuple[str, int]:
         region="us-east-1",
         client_options={"allow_http": True},
     )
-    for path in folder.iterdir():
-        obstore.put(store, f"run/tokens/{path.name}", path.read_bytes())
-    return endpoint
+    for name, content in objects.items():
+        obstore.put(store, name, content)
 
 
 @pytest.fixture
@@ -191,7 +198,7 @@ def test_a_store_that_fails_gives_the_same_batches(
 ) -> None:
     chosen = random.Random(workers)
     lock = threading.Lock()
-    kinds = ("none", "none", "delay", "503", "500", "cut", "refuse", "damage")
+    kinds = ("none", "none", "delay", "503", "500", "cut", "short", "refuse", "damage")
 
     def faults() -> str:
         with lock:
@@ -247,6 +254,7 @@ def test_what_is_cached_is_read_without_the_store(
     [
         ("503", "after 3 tries in .* s: .*503", 3),
         ("cut", "after 3 tries", 3),
+        ("short", "after 3 tries", 3),
         ("refuse", "after 3 tries", 3),
         ("damage", "after 3 tries in .* s: their CRC-32 is", 3),
         ("hang", "after 3 tries", 3),
@@ -296,6 +304,30 @@ def test_what_is_not_there_is_asked_for_once(
         with pytest.raises(DataError, match=message):
             ShardReader(url, 64, seed=3, storage=replace(QUICK, cache=str(tmp_path)))
     assert seen["none"] == 1
+
+
+@pytest.mark.parametrize(
+    ("cut", "message"),
+    [
+        (None, r"shard-00001\.arrow: Object at location .*shard-00001\.arrow not found"),
+        (-1, r"shard-00001\.arrow: \d+ bytes, the manifest says \d+: it was cut or replaced"),
+        (0, r"shard-00001\.arrow: 0 bytes, the manifest says"),
+    ],
+)
+def test_a_shard_that_is_missing_or_cut_is_refused_by_name(
+    folder: Path,
+    bucket: tuple[str, int],
+    through: Callable[[str], None],
+    tmp_path: Path,
+    cut: int | None,
+    message: str,
+) -> None:
+    objects = {f"cut{cut}/{path.name}": path.read_bytes() for path in folder.iterdir()}
+    content = objects.pop(f"cut{cut}/shard-00001.arrow")
+    upload(bucket, objects | ({} if cut is None else {f"cut{cut}/shard-00001.arrow": content[:cut]}))
+    through("http://{}:{}".format(*bucket))
+    with pytest.raises(DataError, match=message):
+        ShardReader(f"s3://{BUCKET}/cut{cut}", 64, seed=3, storage=replace(QUICK, cache=str(tmp_path)))
 
 
 class Ranges(SimpleHTTPRequestHandler):

@@ -105,7 +105,7 @@ def test_what_cannot_be_answered(ran: tuple[Job, Logging], shards: Path, tmp_pat
     with pytest.raises(DataError, match="give the output folder of pretrain"):
         step_of(shards, 1)
     moved = shards.rename(tmp_path / "moved")
-    with pytest.raises(DataError, match=r"cannot be read.*--data names the folder"):
+    with pytest.raises(DataError, match=r"cannot be read.*--data names their folder"):
         step_of(job.output, 1)
     assert step_of(job.output, 1, data=moved).manifests == (moved / "manifest.json",)
 

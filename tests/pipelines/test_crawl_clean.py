@@ -325,6 +325,11 @@ def test_a_job_that_cannot_start_says_why(
         ({"url": {"blocklists": ["lists"], "categories": ["bad"]}}, "of the category bad"),
         ({"url": {"blocklists": ["lists"], "categories": ["adlut"]}}, "none of the categories adlut"),
         ({"sites": {"file": "sites.yaml"}}, "not a CSS selector"),
+        ({"rules": {"decontamination": {"evaluations": ["exam.jsonl"]}}}, "exam.jsonl: line 1: not JSON"),
+        (
+            {"rules": {"decontamination": {"evaluations": ["lost"]}}},
+            "lost: no such block list, word list or evaluation",
+        ),
     ],
 )
 def test_wrong_lists_and_rules_are_told_before_spark_starts(
@@ -338,6 +343,7 @@ def test_wrong_lists_and_rules_are_told_before_spark_starts(
     (tmp_path / "lists" / "bad").mkdir(parents=True)
     (tmp_path / "lists" / "bad" / "expressions").write_text("(a\n")
     (tmp_path / "sites.yaml").write_text('a.example: {remove: ["a[[["]}')
+    (tmp_path / "exam.jsonl").write_text("{")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(crawl_clean.engine, "session", lambda *given: pytest.fail("Spark was started"))
     assert crawl_clean.main(["--job", str(job_for(crawl, tmp_path / "job", **recipe))]) == 2

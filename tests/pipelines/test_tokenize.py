@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import itertools
@@ -15,10 +16,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -112,7 +114,7 @@ def test_a_job_ends_with_a_dataset_that_verifies(base: Path) -> None:
     assert dataset.documents == summary["documents"] == ROWS + 1
     assert (summary["without_text"], summary["sharing_an_id"]) == (1, 4)
     assert summary["tokens"] == dataset.tokens and summary["vocab_size"] == 320
-    assert summary["encoder"]["name"] == "gigatoken" and summary["decodes_exactly"]
+    assert summary["encoder"]["name"] == "fastokens" and summary["decodes_exactly"]
     assert [(one.name, one.rows) for one in dataset.sources] == [("books", 80), ("crawl", ROWS - 79)]
     # A source has shards of its own, as many as its text asks for, numbered on through the sources.
     assert [one.source for one in dataset.shards] == sorted(one.source for one in dataset.shards)
@@ -181,7 +183,7 @@ def test_nor_the_number_of_workers(
     base: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "logs").mkdir()
-    with engine.session(2, tmp_path / "logs" / "ray.log"):
+    with engine.session(7, tmp_path / "logs" / "ray.log"):
         assert engine.map_tasks(abs, [3, -4, -5], 2) == [3, 4, 5]
         with pytest.raises(documents.DocumentsError, match="no such row"):
             engine.map_tasks(_fails, [1], 2)
@@ -190,12 +192,17 @@ def test_nor_the_number_of_workers(
         monkeypatch.setattr(engine, "RETRIES", 0)
         with pytest.raises(engine.RayError, match="a worker died on one task 1 times"):
             engine.map_tasks(_dies, [1], 2)
-        for workers in (1, 2, 3):
+        for workers, died in ((1, False), (2, True), (7, False)):
             output = tmp_path / f"tokens{workers}"
-            stages = tokenize.Stages(workers)
             one = job(base / "documents", output, workers)
-            tokenize.tokenize(one, documents.find(one.inputs), stages)
+            with monkeypatch.context() as patched:
+                patched.setattr(engine, "RETRIES", 3)
+                if died:
+                    patched.setattr(tokenize, "_scatter", _scatter_killed_once)
+                    patched.setattr(tokenize, "_gather", _gather_killed_once)
+                tokenize.tokenize(one, documents.find(one.inputs), tokenize.Stages(workers))
             assert content(output) == content(base / "tokens")
+            assert len(list(tmp_path.glob(f"tokens{workers}.died-*"))) == (2 if died else 0)
     printed = capfd.readouterr()
     assert "ray" not in (printed.out + printed.err).lower()
 
@@ -207,6 +214,35 @@ def _fails(item: int) -> int:
 def _dies(item: int) -> int:
     os.kill(os.getpid(), signal.SIGKILL)
     return item
+
+
+def _scatter_killed_once(plan: shuffle.Plan, keyed: tuple[documents.Piece, str]) -> shuffle.Scattered:
+    """The first worker to come is killed when it has written a piece and not yet named it."""
+    with _killed_once(plan, "scatter", shuffle.os, "replace"):
+        return shuffle.scatter(*keyed, plan)
+
+
+def _gather_killed_once(plan: shuffle.Plan, keys: list[str], number: int) -> shuffle.Gathered:
+    """The same for a shard: its provenance has its name, the shard itself not yet."""
+    with _killed_once(plan, "gather", shards, "sync", after=1):
+        return shuffle.gather(number, keys, plan)
+
+
+@contextlib.contextmanager
+def _killed_once(plan: shuffle.Plan, stage: str, module: Any, name: str, after: int = 0) -> Iterator[None]:
+    mark = Path(f"{plan.output}.died-{stage}")
+    try:
+        mark.touch(exist_ok=False)
+    except FileExistsError:
+        yield
+        return
+    real, calls = getattr(module, name), itertools.count()
+
+    def dying(*arguments: Any) -> Any:
+        return os.kill(os.getpid(), signal.SIGKILL) if next(calls) == after else real(*arguments)
+
+    setattr(module, name, dying)
+    yield
 
 
 def _dies_once(mark: Path) -> str:
@@ -255,11 +291,12 @@ def test_a_killed_run_goes_on_and_ends_the_same(base: Path, tmp_path: Path, stag
     assert content(output) == content(base / "tokens")
 
 
-def test_a_driver_killed_while_workers_encode(base: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.engine)])
+def test_a_driver_killed_while_workers_encode(base: Path, tmp_path: Path, workers: int) -> None:
     """From outside, at whatever moment: twice killed, then left alone."""
     output = tmp_path / "tokens"
     arguments = command_line(base / "documents", output, tmp_path)
-    program = [sys.executable, "-m", "pipelines.tokenize", *arguments]
+    program = [sys.executable, "-m", "pipelines.tokenize", *arguments, "--workers", str(workers)]
     for seen in ("tokenizer.json", ".work/*/shards/*.json"):
         process = subprocess.Popen(program, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 60
@@ -340,6 +377,42 @@ def test_other_encoder_same_shards(base: Path, tmp_path: Path) -> None:
     settings = TokenizerConfig(vocab_size=320, train_bytes=50_000, encoder="huggingface")
     assert run(job(base / "documents", tmp_path / "tokens", tokenizer=settings))["encoder"]["because"] == "asked for"
     assert content(tmp_path / "tokens") == content(base / "tokens")
+
+
+def test_where_the_fast_encoder_differs_the_ids_are_the_references(base: Path, tmp_path: Path) -> None:
+    described = json.loads((base / "tokens" / "tokenizer.json").read_bytes())
+    # A hexadecimal digit to one library of regular expressions, a space to another.
+    described["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = r"\h+|[^\h]+"
+    path = write(tmp_path / "tokenizer.json", json.dumps(described).encode())
+    summary = run(job(base / "documents", tmp_path / "tokens", tokenizer=TokenizerConfig(file=str(path))))
+    assert summary["encoder"]["name"] == "huggingface" and "other ids" in summary["encoder"]["because"]
+    text = tokenizer.load(path, tokenizer.ENDOFTEXT)
+    found = [
+        tokens[:-1]
+        for one in manifest.read(tmp_path / "tokens").shards
+        for tokens in pa.ipc.open_file((tmp_path / "tokens" / one.file).read_bytes()).read_all()["tokens"].to_pylist()
+    ]
+    texts = [row["text"] for row in some_documents() if row["text"]]
+    assert sorted(found) == sorted(text.encode([one])[0].tolist() for one in texts)
+
+
+def test_an_id_over_the_vocabulary_is_refused_by_name(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encode = tokenizer.Fastokens._encode
+
+    def wrong(self: tokenizer.Fastokens, texts: pa.Array) -> Any:
+        ids, borders = encode(self, texts)
+        return ids + np.uint32(65_536) * (len(texts) < 60) * (np.arange(len(ids)) == len(ids) - 1), borders
+
+    monkeypatch.setattr(tokenizer.Fastokens, "_encode", wrong)
+    given = ["--tokenizer", str(base / "tokens" / "tokenizer.json")]
+    assert main([*command_line(base / "documents", tmp_path / "tokens", tmp_path), *given]) == 1
+    printed = " ".join(capsys.readouterr().err.split())
+    assert re.search(
+        r"part-0000\d\.parquet: document [0-9a-f ]{32,}: token id \d+ is not below the vocabulary of 320", printed
+    )
+    assert not list((tmp_path / "tokens").glob("shard-*"))
 
 
 def test_a_training_reader_opens_it(base: Path) -> None:
