@@ -26,9 +26,9 @@ tokenize: setup ## documents -> tokenized Arrow shards  [INPUT=... OUTPUT=... TO
 	    $(if $(INPUT),--input '$(INPUT)') $(if $(OUTPUT),--output '$(OUTPUT)') \
 	    $(if $(TOKENIZER),--tokenizer '$(TOKENIZER)') $(if $(WORKERS),--workers $(WORKERS))
 
-pretrain: setup ## shards -> model                     [DATA=... OUTPUT=... CONFIG=...]
+pretrain: setup ## shards -> model                     [DATA=... OUTPUT=... CONFIG=... INIT=weights to start from]
 	@$(PYTHON_RUN) -m pipelines.pretrain $(if $(CONFIG),--job '$(CONFIG)') \
-	    $(if $(DATA),--data '$(DATA)') $(if $(OUTPUT),--output '$(OUTPUT)')
+	    $(if $(DATA),--data '$(DATA)') $(if $(OUTPUT),--output '$(OUTPUT)') $(if $(INIT),--init '$(INIT)')
 
 test: setup check ## style, types and tests
 	@$(PYTHON_RUN) -m pytest $(TESTS)

@@ -1,4 +1,4 @@
-"""`dots`: questions about what the pipelines left. Run `dots --help`."""
+"""`dots`: questions about what the pipelines left, and models in and out. Run `dots --help`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from typing import Any
 from dots_data import console
 from dots_data.extraction import DEFAULT_ENGINE, ENGINES
 from dots_data.typed_yaml import ConfigError
+from dots_train import commands as training  # parsers alone; torch is loaded by the command that needs it
 
-DESCRIPTION = """Questions about pages, a crawl and its tokens.
+DESCRIPTION = """Questions about pages, a crawl and its tokens; models in and out of the trainer.
 
   dots extract page.html                    the main text of a page; --scores: every line with its score
   dots explain URL --output build/crawl     why a page was kept or dropped, step by step
@@ -25,6 +26,9 @@ DESCRIPTION = """Questions about pages, a crawl and its tokens.
   dots index build/index                    what a living index holds; --export: its documents of all dumps
   dots takedown URL --index build/index     a document goes from an index, and what was dropped for it comes back
   dots shards verify build/tokens           whether every shard is what its manifest says
+  dots export build/model --output FOLDER   a checkpoint as a folder that transformers, vLLM and SGLang load
+  dots import FOLDER --output build/start   weights of such a folder, to continue training from
+  dots eval FOLDER --tasks my-tasks         benchmarks on an export, with the lm-evaluation-harness
 """
 
 
@@ -296,6 +300,8 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("action", choices=("verify", "peek", "stats"))
     command.add_argument("folder", nargs="?", default="build/tokens", help="shard folder (default: %(default)s)")
     command.set_defaults(run=shards)
+
+    training.add(commands)
     return arguments
 
 

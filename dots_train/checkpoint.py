@@ -108,6 +108,25 @@ def load(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: a file is missing, damaged or not what this version writes.
     """
+    files = verify(path)
+    state = _read_json(path / _STATE)
+    try:
+        tensors = {
+            Path(name).stem: torch.load(path / Path(name).name, map_location="cpu", weights_only=True)
+            for name in files
+            if name.endswith(".pt")
+        }
+    except Exception as error:  # whatever torch raises on bytes that are not its own
+        raise CheckpointError(f"{path}: not readable ({str(error).splitlines()[0]})") from error
+    return Checkpoint(path, int(state.pop("step")), state, tensors)
+
+
+def verify(path: Path) -> list[str]:
+    """The files of a checkpoint, each compared with the manifest; nothing is held in memory.
+
+    Raises:
+        CheckpointError: a file is missing, damaged or not what this version writes.
+    """
     manifest = _read_json(path / _MANIFEST)
     if manifest.get("format") != _FORMAT or not isinstance(manifest.get("files"), dict):
         raise CheckpointError(f"{path / _MANIFEST}: not a checkpoint manifest of format {_FORMAT}")
@@ -119,16 +138,7 @@ def load(path: Path) -> Checkpoint:
         if found != expected:
             what = "size" if found["bytes"] != expected.get("bytes") else "checksum"
             raise CheckpointError(f"{file}: damaged ({what} differs from the manifest's)")
-    state = _read_json(path / _STATE)
-    try:
-        tensors = {
-            Path(name).stem: torch.load(path / Path(name).name, map_location="cpu", weights_only=True)
-            for name in manifest["files"]
-            if name.endswith(".pt")
-        }
-    except Exception as error:  # whatever torch raises on bytes that are not its own
-        raise CheckpointError(f"{path}: not readable ({str(error).splitlines()[0]})") from error
-    return Checkpoint(path, int(state.pop("step")), state, tensors)
+    return list(manifest["files"])
 
 
 def _step(path: Path) -> int | None:

@@ -124,6 +124,9 @@ class Job:
     data: str = "build/tokens"
     """Folder of token shards with their manifest.json."""
     output: str = "build/model"
+    init: str = ""
+    """Folder of weights to start from: of `dots import`, of transformers, or a checkpoint of another run; none draws
+    them at random from the seed."""
     sequence_length: int = 8192
     micro_batch: int = 1
     """Sequences in one forward and backward pass; a batch of the curriculum is made of several."""

@@ -33,6 +33,7 @@ from dots_train.metrics import Metrics, Record, Timing
 from dots_train.model.dots1 import Dots1, parameters
 from dots_train.model.moe import update_biases
 from dots_train.optim import clip, make_optimizer, set_learning_rate
+from dots_train.weights.sources import start_from
 
 CONFIG_FILE = "config.json"
 SUMMARY_FILE = "summary.json"
@@ -111,6 +112,9 @@ class Trainer:
         found = checkpoint.latest(self.output / "checkpoints", log)
         if found is not None:
             self._restore(found)
+        elif self.job.init:
+            start_from(self.job.init, self.model, self.job.model, Path(self.job.data) / reader.manifest.tokenizer.file)
+            log(f"starting from the weights of {self.job.init}")
         self.steps = self.job.curriculum.steps(self.job.sequence_length, self.step, self.tokens)
 
     def run(self, on_step: Callable[[Record], None] = lambda record: None) -> dict[str, Any]:
