@@ -32,7 +32,8 @@ def model_card(run: Run, size: Size, name: str, dtype: str) -> str:
             f"# {_text(name)}\n",
             f"A mixture-of-experts base model of the dots.llm1 architecture ([arXiv 2506.05767]"
             f"(https://arxiv.org/abs/2506.05767)): {size.total:,} parameters, {size.active:,} of them active for a "
-            f"token; trained on {run.tokens:,} tokens (step {run.step:,}). Weights in {dtype}, the router in float32.\n",
+            f"token; trained on {run.tokens:,} tokens (step {run.step:,}). Weights in {dtype}, the router's in "
+            "float32.\n",
             _usage(),
             "## Architecture\n",
             _table(("", ""), _architecture(config)),
@@ -94,12 +95,12 @@ def _architecture(config: ModelConfig) -> list[tuple[str, str]]:
 
 
 def _training(run: Run) -> str:
-    optimizer, job = run.job.get("optimizer", {}), run.job
+    optimizer, job, warmup = run.job.get("optimizer", {}), run.job, run.job["curriculum"].get("warmup_steps", 0)
     betas = ", ".join(str(beta) for beta in optimizer.get("betas", ()))
     return (
         f"AdamW (betas {betas}; weight decay {optimizer.get('weight_decay')}; gradients clipped to norm "
-        f"{optimizer.get('clip_norm')}), sequences of {job['sequence_length']:,} tokens, {job['precision']} computation "
-        f"over float32 weights, {job['curriculum'].get('warmup_steps', 0):,} warm-up steps, seed {job['seed']}.\n"
+        f"{optimizer.get('clip_norm')}), sequences of {job['sequence_length']:,} tokens, {job['precision']} "
+        f"computation over float32 weights, {warmup:,} warm-up steps, seed {job['seed']}.\n"
     )
 
 

@@ -58,7 +58,8 @@ def export_hf(
         name, part = sources[key]
         if part.expert is None:
             return _finite(weights.read(name), key)
-        return _finite(half(weights.read(name, slice(part.expert, part.expert + 1))[0], part), key)
+        expert = weights.read(name, slice(part.expert, part.expert + 1))[0]
+        return _finite(half(expert, part).clone(), key)  # a view would hold the other half as well
 
     with shards.new_folder(output, shards.total_bytes(entries)) as folder:
         shards.write(folder, "model", entries, read, shard_bytes)

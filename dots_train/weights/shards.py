@@ -92,17 +92,11 @@ def write(
         WeightsError: `read` gave another shape.
         OSError: the disk is full, or the folder cannot be written.
     """
-    from safetensors.torch import save_file
-
     groups = list(_grouped(entries, most))
     where: dict[str, str] = {}
     for number, keys in enumerate(groups, start=1):
         name = f"{stem}-{number:05}-of-{len(groups):05}.safetensors"
-        tensors = {key: _as(read(key), entries[key], key) for key in keys}
-        try:
-            save_file(tensors, folder / name, metadata={"format": "pt"})
-        except Exception as error:  # the library's own class, for a full disk too
-            raise OSError(f"{folder / name}: could not be written ({error})") from error
+        _write_one(folder / name, {key: _as(read(key), entries[key], key) for key in keys})
         where |= dict.fromkeys(keys, name)
     index = {"metadata": {"total_size": total_bytes(entries)}, "weight_map": where}
     write_json(folder / f"{stem}.safetensors.index.json", index)
@@ -187,6 +181,15 @@ def _opened(path: Path) -> Any:
         raise WeightsError(f"{path}: missing, though the index names it") from error
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: cut or damaged ({error})") from error
+
+
+def _write_one(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    from safetensors.torch import save_file
+
+    try:
+        save_file(dict(tensors), path, metadata={"format": "pt"})
+    except Exception as error:  # the library's own class, for a full disk too
+        raise OSError(f"{path}: could not be written ({error})") from error
 
 
 def _grouped(entries: Mapping[str, Entry], most: int) -> Iterator[Sequence[str]]:

@@ -101,7 +101,7 @@ class HuggingFace:
         chosen = range(*rows.indices(shape[0]))
         stacked = torch.empty(len(chosen), *shape[1:], dtype=self.dtype(name))
         for part in found:
-            if part.expert in chosen:
+            if part.expert is not None and part.expert in chosen:
                 half(stacked[chosen.index(part.expert)], part).copy_(self._shards.read(part.key))
         return stacked
 
