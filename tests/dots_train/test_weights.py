@@ -193,7 +193,6 @@ def only_pickles(folder: Path) -> None:
 GATE = "model.layers.1.mlp.experts.0.gate_proj.weight"
 HARMS: list[tuple[Callable[[Path], object], str]] = [
     (truncate, r"model-00002-of-000\d+.safetensors: cut or damaged"),
-    (lambda folder: (folder / "model-00001-of-00001.safetensors").unlink(missing_ok=True), ""),
     (lambda folder: sorted(folder.glob("model-*"))[2].unlink(), r"model-00003-of-000\d+.safetensors: missing"),
     (lambda folder: sorted(folder.glob("model-*"))[0].write_bytes(b"\xff" * 64), "model-00001-.*: cut or damaged"),
     (edit(lambda t: t.pop(GATE)), f"export: {GATE} is missing$"),
@@ -240,9 +239,6 @@ def test_what_cannot_be_read_is_named(
     harm: Callable[[Path], object], message: str, exported: Path, tmp_path: Path
 ) -> None:
     harm(exported)
-    if not message:
-        assert HuggingFace(exported)
-        return
     with pytest.raises(WeightsError, match=message) as caught:
         import_hf(exported, tmp_path / "start")
     assert "\n" not in str(caught.value)
@@ -311,8 +307,8 @@ def test_what_a_killed_export_left_is_no_export_and_goes_with_the_next(tiny: Mod
     assert [path.name for path in tmp_path.iterdir()] == ["export"] and HuggingFace(folder)
 
 
-# Sharded models, without processes: a group that communicates nothing. torch takes meshes of one size for one mesh, with
-# the rank that it first had, so each case has a size of its own.
+# Sharded models, without processes: a group that communicates nothing. torch takes meshes of one size for one mesh,
+# with the rank that it first had, so each case has a size of its own.
 
 
 @pytest.fixture
@@ -425,7 +421,7 @@ def test_weights_of_another_model_or_tokenizer_are_refused(tiny: ModelConfig, ex
     with pytest.raises(WeightsError, match="another tokenizer than that of the shards: 'a' is id 1 there, id 0 in"):
         start(tiny)
     tokenizer(exported / "tokenizer.json", a=0)
-    with pytest.raises(WeightsError, match="'b' is no token there, id 1 in .*tokenizer.json; tokenize with"):
+    with pytest.raises(WeightsError, match=r"'b' is no token there, id 1 in .*tokenizer\.json; tokenize"):
         start(tiny)
 
 
