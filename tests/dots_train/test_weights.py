@@ -245,10 +245,13 @@ def test_what_cannot_be_read_is_named(
     assert not list(tmp_path.glob("*start*")) and not list(tmp_path.glob(".*"))
 
 
-def test_a_number_that_is_not_finite_is_named_and_nothing_is_left(tiny: ModelConfig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_a_number_that_is_not_finite_is_named_and_nothing_is_left(
+    tiny: ModelConfig, tmp_path: Path, bad: float
+) -> None:
     model = make(tiny)
     with torch.no_grad():
-        model.get_parameter("layers.1.mlp.experts.down_proj")[5, 0, 0] = float("nan")
+        model.get_parameter("layers.1.mlp.experts.down_proj")[5, 0, 0] = bad
     with pytest.raises(
         WeightsError, match=r"layers\.1\.mlp\.experts\.5\.down_proj\.weight: holds numbers that are not"
     ):
