@@ -124,13 +124,13 @@ def _losses(records: Sequence[dict[str, Any]]) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
+    lines = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def _code(text: str) -> str:
-    """Text from outside, as code: it cannot leave its cell, nor be read as markup."""
-    return "`" + "".join(c if c.isprintable() and c not in "`|" else "\N{REPLACEMENT CHARACTER}" for c in text) + "`"
+    """Text from outside, as code: it cannot leave its line, nor be read as markup."""
+    return "`" + "".join(c if c.isprintable() and c != "`" else "\N{REPLACEMENT CHARACTER}" for c in text) + "`"
 
 
 def _text(text: object) -> str:

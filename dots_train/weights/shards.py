@@ -190,6 +190,7 @@ def _write_one(path: Path, tensors: Mapping[str, Tensor]) -> None:
         save_file(dict(tensors), path, metadata={"format": "pt"})
     except Exception as error:  # the library's own class, for a full disk too
         raise OSError(f"{path}: could not be written ({error})") from error
+    path.chmod(path.parent.stat().st_mode & 0o666)  # the library lets the owner alone read it
 
 
 def _grouped(entries: Mapping[str, Entry], most: int) -> Iterator[Sequence[str]]:
