@@ -6,6 +6,7 @@ transformers 5 stacks these when it loads them, as this package does.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, NamedTuple
@@ -30,6 +31,8 @@ _SIZES = {
     "experts_per_token": "num_experts_per_tok",
     "shared_experts": "n_shared_experts",
     "expert_ffn_size": "moe_intermediate_size",
+}
+_FACTORS = {
     "routed_scaling": "routed_scaling_factor",
     "norm_eps": "rms_norm_eps",
     "init_std": "initializer_range",
@@ -99,7 +102,7 @@ def to_hf(config: ModelConfig, dtype: torch.dtype, positions: int, eos: int | No
         positions: the longest sequence that the model was trained on.
         eos: the id that ends a document.
     """
-    values = {theirs: getattr(config, ours) for ours, theirs in _SIZES.items()}
+    values = {theirs: getattr(config, ours) for ours, theirs in (_SIZES | _FACTORS).items()}
     name = str(dtype).removeprefix("torch.")
     return {
         "architectures": ["Dots1ForCausalLM"],
@@ -147,30 +150,32 @@ def from_hf(values: Mapping[str, Any], where: str) -> ModelConfig:
         if not any(type(found) is type(value) and found == value for value in meant):
             wanted = " or ".join(repr(value) for value in meant if value is not None) or "nothing"
             raise ValueError(f"{where}: {key} is {found!r}; the dots model has {wanted}")
-    sizes = {ours: _number(values, theirs, where) for ours, theirs in _SIZES.items()}
-    whole = [ours for ours in _SIZES if ours not in ("routed_scaling", "norm_eps", "init_std")]
-    for ours in whole:
-        if sizes[ours] != int(sizes[ours]):
-            raise ValueError(f"{where}: {_SIZES[ours]} is {sizes[ours]!r}, not a whole number")
-        sizes[ours] = int(sizes[ours])
+    sizes: dict[str, Any] = {ours: _whole(values, theirs, where) for ours, theirs in _SIZES.items()}
+    sizes |= {ours: float(_number(values, theirs, where)) for ours, theirs in _FACTORS.items()}
     _require_plain_attention(values, where, sizes["heads"], sizes["layers"])
-    head_dim = values.get("head_dim") or sizes["hidden_size"] // sizes["heads"]
+    if values.get("head_dim") is None:
+        sizes["head_dim"] = sizes["hidden_size"] // max(1, sizes["heads"])
+    else:
+        sizes["head_dim"] = _whole(values, "head_dim", where)
+    theta = _theta(values, where)
     try:
-        return ModelConfig(**sizes, head_dim=head_dim, rope_theta=_theta(values, where))
+        return ModelConfig(**sizes, rope_theta=theta)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
 
 
 def _require_plain_attention(values: Mapping[str, Any], where: str, heads: int, layers: int) -> None:
     """As many keys as queries, and every layer sees all that came before."""
-    keys = values.get("num_key_value_heads")
-    if keys not in (None, heads):
+    keys = values.get("num_key_value_heads", 32)
+    if keys is not None and keys != heads:
         raise ValueError(f"{where}: num_key_value_heads is {keys!r}, num_attention_heads {heads}; they must be equal")
-    kinds = values.get("layer_types")
-    window, first = values.get("sliding_window", 4096), values.get("max_window_layers", 62)
-    slides = set(kinds) != {"full_attention"} if kinds else window is not None and first < layers
+    kinds, window = values.get("layer_types"), values.get("sliding_window", 4096)
+    if kinds is not None:
+        slides = kinds != ["full_attention"] * layers
+    else:
+        slides = window is not None and values.get("max_window_layers", 62) not in range(layers, 1 << 31)
     if slides:
-        raise ValueError(f"{where}: sliding_window is {window!r} from layer {first} on; the dots model has none")
+        raise ValueError(f"{where}: sliding_window is {window!r} in some layers; the dots model has none in any")
 
 
 def _theta(values: Mapping[str, Any], where: str) -> float:
@@ -183,9 +188,17 @@ def _theta(values: Mapping[str, Any], where: str) -> float:
     return float(_number(values, "rope_theta", where))
 
 
-def _number(values: Mapping[str, Any], key: str, where: str) -> Any:
+def _whole(values: Mapping[str, Any], key: str, where: str) -> int:
+    found = _number(values, key, where)
+    # Tensors that are larger do not exist; their sizes would overflow before anything is compared.
+    if found != int(found) or found >= 1 << 31:
+        raise ValueError(f"{where}: {key} is {found!r}, not a whole number below 2**31")
+    return int(found)
+
+
+def _number(values: Mapping[str, Any], key: str, where: str) -> float:
     found = values.get(key)
-    if not isinstance(found, int | float) or isinstance(found, bool):
+    if not isinstance(found, int | float) or isinstance(found, bool) or not math.isfinite(found):
         what = "is missing" if found is None else f"is {found!r}, not a number"
         raise ValueError(f"{where}: {key} {what}; the defaults of transformers are another model's")
     return found

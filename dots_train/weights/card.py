@@ -58,7 +58,7 @@ def model_card(run: Run, size: Size, name: str, dtype: str) -> str:
                     ("dots", dots_train.__version__),
                     ("torch (training)", run.torch_version),
                     ("Python (export)", platform.python_version()),
-                    ("transformers", "4.53 or later loads it; checked with 5.24"),
+                    ("transformers", "4.53 or later loads it; checked with 4.57 and 5.24"),
                 ),
             ),
         )

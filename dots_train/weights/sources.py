@@ -88,7 +88,11 @@ class HuggingFace:
         except ValueError as error:
             raise WeightsError(str(error)) from error
         self._shards = Shards(folder)
-        names = shapes(self.config)
+        self._require_plausible(path)
+        try:
+            names = shapes(self.config)
+        except RuntimeError as error:  # torch, of a tensor with more bytes than can be counted
+            raise WeightsError(f"{path}: its sizes are impossible ({str(error).splitlines()[0]})") from error
         self._parts = {name: list(self._found(name)) for name in names}
         wanted = {p.key: part_shape(names[name], p) for name, found in self._parts.items() for p in found}
         _compare(wanted, {key: entry.shape for key, entry in self._shards.entries.items()}, self._shards.file)
@@ -108,6 +112,14 @@ class HuggingFace:
     def dtype(self, name: str) -> torch.dtype:
         """The type that a tensor is stored in; of experts stored in several, one that holds all."""
         return reduce(torch.promote_types, (self._shards.entries[part.key].dtype for part in self._parts[name]))
+
+    def _require_plausible(self, path: Path) -> None:
+        """Every layer and every expert has a tensor; a number that cannot be true is not counted up to."""
+        there = len(self._shards.entries)
+        stacked = any(key.endswith(".mlp.experts.down_proj") for key in self._shards.entries)
+        for key, number in (("num_hidden_layers", self.config.layers), ("n_routed_experts", self.config.experts)):
+            if number > there and not (stacked and key == "n_routed_experts"):
+                raise WeightsError(f"{path}: {key} is {number:,}, but there are {there:,} tensors in all")
 
     def _found(self, name: str) -> Iterator[Part]:
         stacked = f"model.{name}"

@@ -25,6 +25,8 @@ def tokenizer_files(content: bytes, info: TokenizerInfo, positions: int) -> dict
         # transformers 4 would otherwise take the space before a full stop out of what it decodes.
         "clean_up_tokenization_spaces": False,
         "model_max_length": positions,
+        # transformers 4 would add token_type_ids, which the model does not take.
+        "model_input_names": ["input_ids", "attention_mask"],
         "added_tokens_decoder": {
             str(number): {key: value for key, value in token.items() if key != "id"}
             for number, token in sorted(added.items())

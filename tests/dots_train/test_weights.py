@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import distributed, nn
 
 pytest.importorskip("safetensors", reason="safetensors is not installed; it is in the extra train")
@@ -24,7 +26,7 @@ from torch.distributed.tensor import DTensor
 from dots_train import checkpoint, metrics
 from dots_train.config import Job, ModelConfig
 from dots_train.model.dots1 import Dots1, parameters
-from dots_train.model.hf import FLOAT32, parts, shapes, to_hf
+from dots_train.model.hf import FLOAT32, from_hf, parts, shapes, to_hf
 from dots_train.trainer import Trainer
 from dots_train.weights import shards
 from dots_train.weights.convert import export_hf, import_hf
@@ -113,6 +115,27 @@ def test_experts_that_are_stacked_already_are_read(tiny: ModelConfig, exported: 
     shutil.copy(exported / "config.json", other)
     for name in shapes(tiny):
         assert torch.equal(HuggingFace(other).read(name), weights.read(name))
+
+
+ODD = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.lists(st.integers(), max_size=2)
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(to_hf(ModelConfig(vocab_size=8), torch.float32, 8, 0))), ODD, max_size=3))
+def test_any_config_is_read_or_refused_by_name(changed: dict[str, Any]) -> None:
+    """No value of JSON ends in another error; and what is read means what it says."""
+    values = to_hf(ModelConfig(vocab_size=8), torch.float32, 8, 0) | changed
+    try:
+        found = from_hf(values, "here")
+    except ValueError as error:
+        assert str(error).startswith("here: ") and "\n" not in str(error)
+    else:
+        again = to_hf(found, torch.float32, 8, 0)
+        assert all(again[key] == values[key] for key in again if again[key] is not None and key in MEANT)
+
+
+MEANT = ("hidden_size", "num_hidden_layers", "n_routed_experts", "rope_theta", "rms_norm_eps", "norm_topk_prob")
 
 
 class Counted:
@@ -219,13 +242,21 @@ HARMS: list[tuple[Callable[[Path], object], str]] = [
     (config(hidden_act="gelu"), "hidden_act is 'gelu'"),
     (config(scoring_func="softmax"), "scoring_func is 'softmax'"),
     (config(num_key_value_heads=1), "num_key_value_heads is 1, num_attention_heads 2; they must be equal"),
-    (config(sliding_window=128, max_window_layers=1), "sliding_window is 128 from layer 1 on"),
+    (config(sliding_window=128, max_window_layers=1), "sliding_window is 128 in some layers"),
     (config(layer_types=["full_attention", "sliding_attention"]), "sliding_window is"),
     (config(rope_scaling={"type": "yarn"}), "rope_scaling is .*yarn.*; the dots model has nothing"),
     (config(rope_parameters={"rope_type": "yarn", "rope_theta": 1e4}), "rope_type is 'yarn'"),
     (config(rope_theta="absent"), "rope_theta is missing"),
     (config(rms_norm_eps="absent"), "rms_norm_eps is missing; the defaults of transformers are another model's"),
     (config(hidden_size="32"), "hidden_size is '32', not a number"),
+    (config(layer_types=7), "sliding_window is None in some layers"),
+    (config(head_dim=7.5), "head_dim is 7.5, not a whole number"),
+    (config(num_attention_heads=0, num_key_value_heads=None, head_dim=None), "heads must be at least 1, found 0"),
+    (config(hidden_size=2**60), "hidden_size is 1152921504606846976, not a whole number below"),
+    (config(hidden_size=2**31 - 8, vocab_size=2**31 - 8), "its sizes are impossible"),
+    (config(rms_norm_eps=float("inf")), "rms_norm_eps is inf, not a number"),
+    (config(num_hidden_layers=10**9), r"num_hidden_layers is 1,000,000,000, but there are \d+ tensors in all"),
+    (config(n_routed_experts=10**9), "n_routed_experts is 1,000,000,000, but there are"),
     (config(num_hidden_layers=2.5), "num_hidden_layers is 2.5, not a whole number"),
     (config(first_k_dense_replace=5), "dense_layers is 5, which is not between 0 and layers"),
     (config(quantization_config={"quant_method": "fp8"}), "quantization_config is .*fp8"),

@@ -179,7 +179,7 @@ def test_transformers_reads_text_as_the_shards_do(exported: Path, run: Path) -> 
     assert (theirs.eos_token_id, theirs.pad_token_id, theirs.bos_token_id) == (297, 297, None)
     assert theirs("<|im_end|>").input_ids == [299], "a special token is one here"
     assert theirs("<|im_end|>", split_special_tokens=True).input_ids == ours.encode(["<|im_end|>"])[0].tolist()
-    assert theirs.model_max_length == 64
+    assert theirs.model_max_length == 64 and set(theirs("The")) == {"input_ids", "attention_mask"}
     model = AutoModelForCausalLM.from_pretrained(exported, dtype="auto")
     assert type(model).__name__ == "Dots1ForCausalLM" and model.dtype == torch.float32
     said = theirs.decode(model.generate(**theirs("The", return_tensors="pt"), max_new_tokens=8)[0])
