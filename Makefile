@@ -3,7 +3,7 @@ PYTHON_RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo crawl-clean tokenize pretrain test check
-.PHONY: bench bench-dedup bench-extraction bench-graph bench-rules bench-savings bench-urls clean
+.PHONY: bench bench-dedup bench-extraction bench-graph bench-kills bench-rules bench-savings bench-urls clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -26,8 +26,11 @@ tokenize: setup ## documents -> tokenized Arrow shards  [INPUT=... OUTPUT=... TO
 	    $(if $(INPUT),--input '$(INPUT)') $(if $(OUTPUT),--output '$(OUTPUT)') \
 	    $(if $(TOKENIZER),--tokenizer '$(TOKENIZER)') $(if $(WORKERS),--workers $(WORKERS))
 
-pretrain: setup ## shards -> model                     [DATA=... OUTPUT=... CONFIG=... INIT=weights to start from]
-	@$(PYTHON_RUN) -m pipelines.pretrain $(if $(CONFIG),--job '$(CONFIG)') \
+# Several processes are torchrun's; what is lost with one of them is done again from the last checkpoint.
+TORCHRUN = .venv/bin/torchrun --standalone --nproc-per-node $(NPROC) --max-restarts $(or $(RESTARTS),3)
+
+pretrain: setup ## shards -> model                     [DATA=... OUTPUT=... CONFIG=... NPROC=processes INIT=weights]
+	@$(if $(NPROC),$(TORCHRUN),$(PYTHON_RUN)) -m pipelines.pretrain $(if $(CONFIG),--job '$(CONFIG)') \
 	    $(if $(DATA),--data '$(DATA)') $(if $(OUTPUT),--output '$(OUTPUT)') $(if $(INIT),--init '$(INIT)')
 
 test: setup check ## style, types and tests
@@ -46,6 +49,9 @@ bench-extraction: setup ## the extractors side by side: quality on held-out site
 
 bench-graph: setup ## components and survivors of 10 million edges, killed twice: right, and how much memory
 	@$(PYTHON_RUN) -m benchmarks.graph $(if $(EDGES),--edges $(EDGES))
+
+bench-kills: setup ## dumps against an index, killed in every stage: the same bytes [REAL=folder of warc/]
+	@$(PYTHON_RUN) -m benchmarks.kills --input '$(REAL)/warc/*.warc.gz'
 
 bench: setup ## side-by-side measurements -> benchmarks/results/
 	@$(PYTHON_RUN) -m benchmarks

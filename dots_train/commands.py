@@ -88,7 +88,7 @@ def export(options: argparse.Namespace) -> int:
     import torch
 
     from dots_data import console
-    from dots_train.model.dots1 import Dots1, parameters
+    from dots_train.model.dots1 import parameters
     from dots_train.weights.card import model_card
     from dots_train.weights.convert import export_hf
     from dots_train.weights.run import open_run
@@ -96,8 +96,7 @@ def export(options: argparse.Namespace) -> int:
 
     output = Path(options.output)
     run = open_run(Path(options.run_folder), options.checkpoint, options.data)
-    with torch.device("meta"):
-        size = parameters(Dots1(run.weights.config))
+    size = parameters(run.weights.config)
     positions = int(run.job["sequence_length"])
     texts: dict[str, str | bytes] = tokenizer_files(run.tokenizer, run.manifest.tokenizer, positions)
     texts["README.md"] = model_card(run, size, options.name or output.resolve().name, options.dtype)

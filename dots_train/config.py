@@ -16,13 +16,16 @@ from typing import Any, Literal
 import yaml
 
 from dots_data.typed_yaml import ConfigError, build, read_yaml, to_mapping
-from dots_train.curriculum import Curriculum
+from dots_train.curriculum import Curriculum, parse_tokens
 
 PRESETS = Path(__file__).parent / "presets"
 
 # What may change between two parts of one run: where it reads and writes, how often it reports and saves.
 # Everything else decides the numbers, and a run that changed it would not be the same run.
-_FREE = ("preset", "data", "output", "checkpoint", "log_every", "tensorboard", "verify_data")
+_FREE = (
+    *("preset", "data", "output", "checkpoint", "log_every", "tensorboard", "verify_data"),
+    *("layout", "guards", "activation_checkpointing"),
+)
 
 
 @dataclass(frozen=True)
@@ -104,12 +107,65 @@ class BalanceConfig:
 
 
 @dataclass(frozen=True)
+class Layout:
+    """How the processes of a run divide the work; no number of the run depends on it, but for the last bits.
+
+    There are pp * dp_replicate * dp_shard processes.
+    """
+
+    pp: int = 1
+    """Ranks of the pipeline."""
+    vpp: int = 1
+    """Parts of the model that each rank of the pipeline holds; more than one interleaves them."""
+    dp_replicate: int = 1
+    """Copies of the model (HSDP)."""
+    dp_shard: int = 1
+    """Ranks that divide a copy's weights and optimizer among them (FSDP)."""
+    ep: int = 1
+    """Ranks of dp_shard that divide the experts of a layer among them."""
+
+    def __post_init__(self) -> None:
+        for name in ("pp", "vpp", "dp_replicate", "dp_shard", "ep"):
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1, found {getattr(self, name)}")
+        _require(self.dp_shard % self.ep == 0, f"ep is {self.ep}, which does not divide dp_shard ({self.dp_shard})")
+        _require(self.pp > 1 or self.vpp == 1, f"vpp is {self.vpp}, but there is no pipeline: pp is 1")
+
+    @property
+    def world(self) -> int:
+        """Processes."""
+        return self.pp * self.dp_replicate * self.dp_shard
+
+
+@dataclass(frozen=True)
+class GuardConfig:
+    """When a step is not to be trusted."""
+
+    skip_in_a_row: int = 10
+    """A step whose loss or gradient is not finite changes nothing; after so many one after another training stops."""
+    find_first: bool = False
+    """Look in every step for the first module whose output is not finite, and name it. Slow."""
+    dead_after: int = 100
+    """An expert that was given no token for so many steps is named."""
+
+    def __post_init__(self) -> None:
+        for name in ("skip_in_a_row", "dead_after"):
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1, found {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
 class CheckpointConfig:
     every_steps: int = 100
     keep: int = 3
     """How many of the newest checkpoints stay."""
+    milestone: int | str = 0
+    """Tokens after each of which the next checkpoint is kept for ever, as 1T; 0: none is."""
+
+    @property
+    def milestone_tokens(self) -> int:
+        return parse_tokens(self.milestone)
 
     def __post_init__(self) -> None:
+        _require(self.milestone_tokens >= 0, f"milestone must not be negative, found {self.milestone}")
         _require(self.every_steps >= 1, f"every_steps must be at least 1, found {self.every_steps}")
         _require(self.keep >= 1, f"keep must be at least 1, found {self.keep}")
 
@@ -137,11 +193,15 @@ class Job:
     """CPU threads; part of the run's identity, since sums split over more threads round differently."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the computation; the weights, the router and the optimizer are always float32."""
+    activation_checkpointing: bool = False
+    """Keep of each layer its input, the routing and what the all-to-all brought, and compute the rest again."""
+    layout: Layout = field(default_factory=Layout)
     experts: str = "reference"
     """Backend of the expert products, see dots_train.experts."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     balance: BalanceConfig = field(default_factory=BalanceConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    guards: GuardConfig = field(default_factory=GuardConfig)
     log_every: int = 10
     """Steps between two lines on the screen; metrics.jsonl has every step."""
     tensorboard: bool = True

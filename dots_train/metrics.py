@@ -44,9 +44,13 @@ class Record:
     load: tuple[float, ...]
     """Of each mixture layer: tokens of its busiest expert over the mean."""
     timing: Timing
+    skipped: str | None = None
+    """Why the step changed no weight: what was not finite. Its numbers are then left out."""
 
     def line(self, steps: int) -> str:
         """For people."""
+        if self.skipped is not None:
+            return f"step {self.step}/{steps}  skipped: {self.skipped}"
         load = f"  load {max(self.load):.2f}" if self.load else ""
         return (
             f"step {self.step}/{steps}  loss {self.loss:.4f}  lr {self.learning_rate:.2e}  "
@@ -66,11 +70,10 @@ class Metrics:
         self._events = _events(folder / "tensorboard", step, log) if tensorboard else None
 
     def write(self, record: Record) -> None:
-        if not math.isfinite(record.loss):
-            raise ValueError("a record with a loss that is not finite must not be written")
-        self._file.write(json.dumps(asdict(record)) + "\n")
+        values = {name: _or_none(value) for name, value in asdict(record).items()}
+        self._file.write(json.dumps(values, allow_nan=False) + "\n")
         self._file.flush()
-        if self._events is not None:
+        if self._events is not None and record.skipped is None:
             for name in ("loss", "learning_rate", "sequences", "balance", "gradient_norm", "epoch"):
                 self._events.add_scalar(name, getattr(record, name), record.step)
             self._events.add_scalar("perplexity", math.exp(min(record.loss, 80.0)), record.step)
@@ -86,6 +89,11 @@ class Metrics:
         self._file.close()
         if self._events is not None:
             self._events.close()
+
+
+def _or_none(value: Any) -> Any:
+    """JSON knows no number that is not finite."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read(folder: Path) -> list[dict[str, Any]]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dots_train.config import OptimizerConfig
 
 
-def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
+def make_optimizer(parts: Iterable[nn.Module], config: OptimizerConfig) -> torch.optim.AdamW:
     """AdamW over float32 master weights; the learning rate is set before each step.
 
     Weight decay falls on matrices only: not on norms. The report does not say whether embeddings decay; here
@@ -17,10 +19,11 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Ada
     Raises:
         TypeError: a parameter is not float32.
     """
-    for name, parameter in model.named_parameters():
+    named = [item for part in parts for item in part.named_parameters()]
+    for name, parameter in named:
         if parameter.dtype != torch.float32:
             raise TypeError(f"{name} is {parameter.dtype}; master weights must be float32")
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trained = [parameter for _, parameter in named if parameter.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
@@ -34,6 +37,12 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def clip(model: nn.Module, norm: float) -> float:
-    """Scale all gradients so that their global norm is at most `norm`; returns the norm they had."""
-    return float(torch.nn.utils.clip_grad_norm_(model.parameters(), norm))
+def optimizer_state(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:
+    """The optimizer's tensors for a parameter by their names, made where no step was done yet; {} for a buffer."""
+    if not isinstance(parameter, nn.Parameter):
+        return {}
+    state = optimizer.state[parameter]
+    if not state:
+        state["step"] = torch.zeros((), dtype=torch.float32)
+        state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+    return dict(state)

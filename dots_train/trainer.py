@@ -12,6 +12,7 @@ import json
 import math
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from dots_data.typed_yaml import ConfigError, to_mapping
 from dots_train import checkpoint, metrics
@@ -29,10 +29,14 @@ from dots_train.checkpoint import Checkpoint
 from dots_train.config import Job, differences, identity
 from dots_train.curriculum import Stage
 from dots_train.experts import backend
+from dots_train.guards import FirstNotFinite, first_gradient
 from dots_train.metrics import Metrics, Record, Timing
-from dots_train.model.dots1 import Dots1, parameters
-from dots_train.model.moe import update_biases
-from dots_train.optim import clip, make_optimizer, set_learning_rate
+from dots_train.model.dots1 import Tally, parameters
+from dots_train.model.moe import MoE
+from dots_train.model.recompute import recompute
+from dots_train.optim import make_optimizer, optimizer_state, set_learning_rate
+from dots_train.parallel import mesh
+from dots_train.parallel.pipeline import Share, engine
 from dots_train.weights.sources import start_from
 
 CONFIG_FILE = "config.json"
@@ -77,15 +81,16 @@ class Reader(Protocol):
 
 
 class Trainer:
-    """One run, in one process.
+    """One run; every process of it makes one of these, and all do the same steps.
 
     Args:
         job: what to train; a vocabulary of 0 is replaced by the shards' own.
         reader: the data, opened with the job's sequence length and seed.
-        log: for sentences that people should see.
+        log: for sentences that people should see; said by the first process alone.
 
     Raises:
-        ConfigError: the output folder belongs to another run, or the model cannot read these shards.
+        ConfigError: the output folder belongs to another run, the model cannot read these shards, or the layout is
+            not one for so many processes.
         CheckpointError: the output folder holds checkpoints of which none can be read.
     """
 
@@ -96,83 +101,90 @@ class Trainer:
         log: Callable[[str], None] = print,
     ):
         self.job = _with_vocabulary(job, reader)
-        self.reader, self.log = reader, log
+        check_layout(self.job, mesh.world_size())
+        self.reader = reader
         self.output = Path(job.output)
         self.device = _prepare_torch(self.job)
+        self.ranks = mesh.connect(job.layout, self.device)
+        self.log = log if self.ranks.rank == 0 else _say_nothing
         self.identity = {**identity(self.job), "manifest": str(reader.manifest.id)}
-        claim(self.output, self.identity)
+        self._alone(lambda: claim(self.output, self.identity))
 
         torch.manual_seed(self.job.seed)
-        with torch.device("meta"):
-            self.model = Dots1(self.job.model, self.job.experts)
-        self.model.to_empty(device=self.device)
-        self.model.initialize(self.job.seed)
-        self.optimizer = make_optimizer(self.model, self.job.optimizer)
-        self.step = self.tokens = self.sample = 0
-        found = checkpoint.latest(self.output / "checkpoints", log)
+        self.parts = mesh.make_parts(self.job, self.ranks, self.device)
+        if self.job.activation_checkpointing:
+            for part in self.parts:
+                recompute(part)
+        self.watch = FirstNotFinite(self.parts) if self.job.guards.find_first else None
+        self.engine = engine(self.parts, self.job, self.ranks, self.device)
+        self.optimizer = make_optimizer(self.parts, self.job.optimizer)
+        self.saver = checkpoint.Saver(self.output / "checkpoints", self.job.checkpoint.keep)
+        self.step = self.tokens = self.sample = self.skipped = 0
+        found = checkpoint.latest(self.output / "checkpoints", self.log)
         if found is not None:
             self._restore(found)
         elif self.job.init:
-            start_from(self.job.init, self.model, self.job.model, Path(self.job.data) / reader.manifest.tokenizer.file)
-            log(f"starting from the weights of {self.job.init}")
+            start_from(self.job.init, self.parts, self.job.model, Path(self.job.data) / reader.manifest.tokenizer.file)
+            self.log(f"starting from the weights of {self.job.init}")
         self.steps = self.job.curriculum.steps(self.job.sequence_length, self.step, self.tokens)
 
     def run(self, on_step: Callable[[Record], None] = lambda record: None) -> dict[str, Any]:
-        """Train to the end of the curriculum, calling `on_step` after each step.
+        """Train to the end of the curriculum, calling `on_step` after each step (in the first process).
 
         Returns the summary, which is also written to summary.json.
 
         Raises:
-            TrainingError: a loss or gradient is not finite.
-            Interrupted: SIGTERM or SIGINT came; the step was finished and a checkpoint written.
+            TrainingError: too many steps one after another had a loss or gradient that is not finite.
+            Interrupted: SIGTERM or SIGINT came to any process; the step was finished and a checkpoint written.
             CheckpointError: a checkpoint could not be written.
         """
-        log = Metrics(self.output, self.step, self.job.tensorboard, self.log)
+        first = self.ranks.rank == 0
+        log = Metrics(self.output, self.step, self.job.tensorboard, self.log) if first else None
         try:
             with _signals() as received:
                 while (stage := self._stage()) is not None:
-                    record = self._train_step(stage)
-                    log.write(record)
-                    on_step(record)
-                    due = self.step % self.job.checkpoint.every_steps == 0 or self._stage() is None
-                    if due or received:
-                        log.sync()
-                        path = self._save()
-                    if received:
-                        raise Interrupted(received[0], path)
+                    record, stop = self._train_step(stage, received)
+                    if log is not None:
+                        log.write(record)
+                        on_step(record)
+                    if self.step % self.job.checkpoint.every_steps == 0 or self._stage() is None or stop:
+                        if log is not None:
+                            log.sync()
+                        self._save(record)
+                    if stop:
+                        raise Interrupted(stop, self._saved())
+                self._saved()
         finally:
-            log.close()
-        return self._summarize()
+            self.saver.close()
+            if log is not None:
+                log.close()
+        return self._summarize() if first else {}
 
     def _stage(self) -> Stage | None:
         return self.job.curriculum.at(self.step, self.tokens, self.job.sequence_length)
 
-    def _train_step(self, stage: Stage) -> Record:
-        """Forward and backward over the global batch by micro-batches, then one update of the weights."""
+    def _train_step(self, stage: Stage, received: list[int]) -> tuple[Record, int]:
+        """Forward and backward over the global batch, then one update of the weights; also the signal that any
+        process received, or 0."""
         began = time.perf_counter()
         length = self.job.sequence_length
-        loss = balance = 0.0
-        counts_LE: Tensor | int = 0
-        self.optimizer.zero_grad(set_to_none=True)
-        for first in range(0, stage.sequences, self.job.micro_batch):
-            count = min(self.job.micro_batch, stage.sequences - first)
-            batch = self.reader.batch(self.sample + first, count)
-            micro_loss, micro_balance, micro_counts_LE = self._micro_step(batch, stage.sequences)
-            self._require_finite(micro_loss, "loss", first, count)
-            loss, balance, counts_LE = loss + micro_loss, balance + micro_balance, counts_LE + micro_counts_LE
-        assert isinstance(counts_LE, Tensor)
-        norm = clip(self.model, self.job.optimizer.clip_norm)
-        self._require_finite(norm, "gradient norm", 0, stage.sequences)
-        set_learning_rate(self.optimizer, stage.learning_rate)
-        self.optimizer.step()
-        update_biases(self.model, counts_LE, self.job.balance.bias_rate)
+        losses_M, balance, counts_LE = self._gradients(stage)
+        told = torch.stack([losses_M.sum().cpu(), balance, torch.tensor(float(sum(received[:1])))])
+        loss, balance_sum, signals = self.ranks.sum(told).tolist()
+        norm = mesh.gradient_norm(self.parts, self.ranks)
+        problem = self._problem(loss, norm, losses_M, stage.sequences)
+        if problem is None:
+            mesh.scale_gradients(self.parts, min(1.0, self.job.optimizer.clip_norm / (norm + 1e-6)))
+            set_learning_rate(self.optimizer, stage.learning_rate)
+            self.optimizer.step()
+            self._update_biases(counts_LE)
 
         self.step += 1
         self.sample += stage.sequences
         self.tokens += stage.sequences * length
         seconds = time.perf_counter() - began
         busiest_L = counts_LE.max(1).values / counts_LE.float().mean(1) if len(counts_LE) else counts_LE.new_zeros(0)
-        return Record(
+        record = Record(
             step=self.step,
             tokens=self.tokens,
             epoch=self.sample / self.reader.windows,
@@ -180,37 +192,86 @@ class Trainer:
             learning_rate=stage.learning_rate,
             sequences=stage.sequences,
             loss=loss,
-            balance=balance,
+            balance=balance_sum / self.job.balance.sequence_alpha if self.job.balance.sequence_alpha else 0.0,
             gradient_norm=norm,
             load=tuple(busiest_L.tolist()),
+            skipped=problem,
             timing=Timing(seconds, stage.sequences * length / seconds),
         )
+        # A process that learns of a signal through another stops as that one does.
+        number = received[0] if received else signal.SIGTERM if signals else 0
+        return record, number
 
-    def _micro_step(self, batch: Tokens, sequences: int) -> tuple[float, float, Tensor]:
-        """Add this micro-batch's share of the gradients; returns its shares of the losses, and its counts."""
-        tokens, targets, position, document = (
-            tensor.to(self.device)
-            for tensor in (batch.tokens_BS, batch.targets_BS, batch.position_BS, batch.document_BS)
-        )
+    def _gradients(self, stage: Stage) -> tuple[Tensor, Tensor, Tensor]:
+        """Make the gradients of a global batch: the losses of this process's micro-batches [M] and its balance loss,
+        each as its share of the batch's, float64 on the CPU; and the counts [L, E] of all processes."""
+        self.optimizer.zero_grad(set_to_none=True)
+        mine = stage.sequences // self.ranks.shares
+        first = self.sample + self.ranks.share * mine
+        batch = self.reader.batch(first, mine)
+        inputs = (batch.tokens_BS, batch.targets_BS, batch.position_BS, batch.document_BS)
+        if self.watch is not None:
+            self.watch.reset()
+        for part in self.parts:
+            part.tally = Tally()
+            part.balance_weight = self.job.balance.sequence_alpha / stage.sequences
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.job.precision == "bfloat16"):
-            output = self.model(tokens, position, document)
-        total = cross_entropy(output.logits_BSV.float().flatten(0, 1), targets.flatten(), reduction="sum")
-        loss = total / (sequences * self.job.sequence_length)
-        balance = output.balance * (len(tokens) / sequences)
-        (loss + self.job.balance.sequence_alpha * balance).backward()
-        return loss.item(), balance.item(), output.counts_LE
+            scale = 1.0 / (stage.sequences * self.job.sequence_length)
+            losses_M = self.engine.run(Share(*(tensor.to(self.device) for tensor in inputs)), scale)
+        model = self.job.model
+        counts_LE = torch.zeros(model.layers, model.experts, dtype=torch.int64)
+        balance = torch.zeros((), dtype=torch.float64)
+        for part in self.parts:
+            balance += torch.as_tensor(part.tally.balance).cpu()
+            for number, counts_E in part.tally.counts_E.items():
+                counts_LE[number] = counts_E.cpu()
+        return losses_M, balance, self.ranks.sum(counts_LE)[model.dense_layers :]
 
-    def _require_finite(self, value: float, what: str, first: int, count: int) -> None:
-        if math.isfinite(value):
-            return
-        first += self.sample
-        last = next(iter(checkpoint.saved(self.output / "checkpoints")), None)
-        raise TrainingError(
-            f"step {self.step + 1}: the {what} is {value}, in samples {first} to {first + count - 1}"
-            f"{self._documents(first, count)}; this step changed no weight, "
-            f"{f'{last} stands' if last else 'no checkpoint had been written'}; "
-            "look at these documents, or train with a lower learning rate"
-        )
+    def _update_biases(self, counts_LE: Tensor) -> None:
+        """Move the bias of every router that is here by the counts of one global batch."""
+        for part in self.parts:
+            for number, layer in part.layers.items():
+                if isinstance(layer.mlp, MoE):
+                    counts_E = counts_LE[int(number) - self.job.model.dense_layers]
+                    layer.mlp.gate.update_bias(counts_E.to(self.device), self.job.balance.bias_rate)
+
+    def _problem(self, loss: float, norm: float, losses_M: Tensor, sequences: int) -> str | None:
+        """What is not finite, in a sentence, once all processes know of it; counts the steps that are skipped.
+
+        Raises:
+            TrainingError: too many of them, one after another.
+        """
+        if math.isfinite(loss) and math.isfinite(norm):
+            self.skipped = 0
+            return None
+        self.skipped += 1
+        what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient norm is {norm}"
+        mine = sequences // self.ranks.shares
+        bad = torch.nonzero(~torch.isfinite(losses_M.cpu()))
+        here = self.sample + self.ranks.share * mine + int(bad[0]) * self.job.micro_batch if len(bad) else sys.maxsize
+        first = self.ranks.least(here)
+        count = self.job.micro_batch
+        if first == sys.maxsize:
+            first, count = self.sample, sequences
+        problem = f"{what}, in samples {first} to {first + count - 1}{self._documents(first, count)}{self._first()}"
+        self.log(f"step {self.step + 1}: {problem}; this step changed no weight")
+        if self.skipped >= self.job.guards.skip_in_a_row:
+            self.saver.wait()
+            last = next(iter(checkpoint.saved(self.output / "checkpoints")), None)
+            raise TrainingError(
+                f"step {self.step + 1}: {problem}; {self.skipped} steps one after another were not finite, "
+                f"{f'{last} stands' if last else 'no checkpoint had been written'}; "
+                "look at these documents, or train with a lower learning rate"
+            )
+        return problem
+
+    def _first(self) -> str:
+        """Where it began, as far as anyone knows: in which module of the forward pass, else in whose gradient."""
+        forward = self.ranks.first_to_say(self.watch.name if self.watch is not None else None)
+        if forward is not None:
+            return f", first in the output of {forward}"
+        gradient = self.ranks.first_to_say(first_gradient(self.parts))
+        return f", in the gradient of {gradient}" if gradient is not None else ""
 
     def _documents(self, first: int, count: int) -> str:
         """The documents behind samples, where the reader can tell; the first few."""
@@ -223,45 +284,70 @@ class Trainer:
             return f" (their documents are not known: {error})"
         return f" (documents {', '.join(found[:4])}{', ...' if len(found) > 4 else ''})"
 
-    def _save(self) -> Path:
-        """All that the next step depends on."""
-        return checkpoint.save(
-            self.output / "checkpoints",
+    def _tensors(self) -> dict[str, Tensor]:
+        """All tensors that the next step depends on, by names that no layout changes."""
+        tensors: dict[str, Tensor] = {}
+        for name, tensor in mesh.named_tensors(self.parts):
+            tensors[f"model.{name}"] = tensor
+            for key, value in optimizer_state(self.optimizer, tensor).items():
+                tensors[f"optimizer.{key}.{name}"] = value
+        return tensors
+
+    def _save(self, record: Record) -> None:
+        """Begin to write all that the next step depends on; a milestone where this step passed one."""
+        every = self.job.checkpoint.milestone_tokens
+        before = record.tokens - record.sequences * self.job.sequence_length
+        self.saver.save(
             self.step,
-            tensors={
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "random": {"torch": torch.get_rng_state()},
-            },
+            tensors={**self._tensors(), "random.torch": torch.get_rng_state()},
             state={
                 "identity": self.identity,
                 "config": to_mapping(self.job),
                 "tokens": self.tokens,
+                "skipped": self.skipped,
                 "loader": self.reader.state(self.sample),
                 "versions": {"torch": torch.__version__},
             },
-            keep=self.job.checkpoint.keep,
+            milestone=bool(every) and self.tokens // every > before // every,
         )
+
+    def _saved(self) -> Path:
+        """Wait for the checkpoint that was begun last."""
+        self.saver.wait()
+        return self.output / "checkpoints" / f"step-{self.step}"
 
     def _restore(self, found: Checkpoint) -> None:
         changed = differences(found.state["identity"], self.identity)
         if changed:
             raise ConfigError(f"{found.path}: a checkpoint of another run: {'; '.join(changed)}")
-        self.model.load_state_dict(found.tensors["model"])
-        self.optimizer.load_state_dict(found.tensors["optimizer"])
-        torch.set_rng_state(found.tensors["random"]["torch"])
+        random = torch.get_rng_state()
+        found.read({**self._tensors(), "random.torch": random})
+        torch.set_rng_state(random)
         self.step, self.tokens = found.step, int(found.state["tokens"])
+        self.skipped = int(found.state["skipped"])
         self.sample = self.reader.resume(found.state["loader"])
         written_by = found.state["versions"]["torch"]
         if written_by != torch.__version__:
             self.log(f"{found.path}: written by torch {written_by}; last bits may differ in {torch.__version__}")
         self.log(f"resuming from {found.path}: step {self.step}, {self.tokens:,} tokens")
 
+    def _alone(self, work: Callable[[], None]) -> None:
+        """Do it in the first process, before the others go on; what it raises, all raise."""
+        problem: str | None = None
+        if self.ranks.rank == 0:
+            try:
+                work()
+            except ConfigError as error:
+                problem = str(error)
+        problem = self.ranks.told_by_first(problem)
+        if problem is not None:
+            raise ConfigError(problem)
+
     def _summarize(self) -> dict[str, Any]:
-        records = metrics.read(self.output)
+        records = [record for record in metrics.read(self.output) if record["loss"] is not None]
         losses = [record["loss"] for record in records]
         seconds = sum(record["timing"]["seconds"] for record in records)
-        size = parameters(self.model)
+        size = parameters(self.job.model)
         summary = {
             "steps": self.step,
             "tokens": self.tokens,
@@ -281,6 +367,39 @@ class Trainer:
         }
         _write_json(self.output / SUMMARY_FILE, summary)
         return summary
+
+
+def check_layout(job: Job, world: int) -> None:
+    """Raise ConfigError, in one sentence, for a layout that cannot do this job with `world` processes."""
+    layout, model = job.layout, job.model
+    if layout.world != world:
+        raise ConfigError(
+            f"layout: pp {layout.pp} x dp_replicate {layout.dp_replicate} x dp_shard {layout.dp_shard} are "
+            f"{layout.world} processes, and {world} were started (torchrun --nproc-per-node {layout.world})"
+        )
+    if model.experts % layout.ep:
+        raise ConfigError(f"layout: ep is {layout.ep}, which does not divide the {model.experts} experts")
+    if model.layers < layout.pp * layout.vpp:
+        raise ConfigError(
+            f"layout: {model.layers} layers cannot be divided into pp x vpp = {layout.pp * layout.vpp} parts"
+        )
+    shares = layout.dp_replicate * layout.dp_shard
+    for phase in job.curriculum.phases:
+        sequences = phase.sequences(job.sequence_length)
+        batch = f"layout: a batch of {sequences} sequences (phase {phase.name!r})"
+        if sequences % shares:
+            raise ConfigError(f"{batch} cannot be divided among {shares} ranks")
+        micro_batches, rest = divmod(sequences // shares, job.micro_batch)
+        if layout.pp > 1 and (rest or micro_batches < layout.pp or (layout.vpp > 1 and micro_batches % layout.pp)):
+            rounds = f", a multiple of {layout.pp}" if layout.vpp > 1 else ""
+            raise ConfigError(
+                f"{batch} is {sequences // shares} for a rank; a pipeline of {layout.pp} needs whole micro-batches of "
+                f"{job.micro_batch}, at least {layout.pp} of them{rounds}"
+            )
+
+
+def _say_nothing(sentence: str) -> None:
+    """In place of `log` in all processes but the first."""
 
 
 def claim(output: Path, wanted: dict[str, Any]) -> None:

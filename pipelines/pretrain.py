@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -99,7 +100,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def opening(trainer: Trainer) -> str:
     """What is about to be done."""
-    size, job, reader = parameters(trainer.model), trainer.job, trainer.reader
+    size, job, reader = parameters(trainer.job.model), trainer.job, trainer.reader
     length = job.sequence_length
     epochs = job.curriculum.tokens / (reader.windows * length)
     return (
@@ -131,7 +132,7 @@ def closing(summary: dict[str, Any]) -> str:
 @contextmanager
 def progress(trainer: Trainer) -> Iterator[Callable[[Record], None]]:
     """A bar where rich finds a terminal, and a line every few steps; yields what to call after a step."""
-    bar = _bar() if sys.stdout.isatty() else None
+    bar = _bar() if sys.stdout.isatty() and rank() == 0 else None
     if bar is None:
         yield lambda record: _line(trainer, record)
         return
@@ -163,12 +164,21 @@ def _line(trainer: Trainer, record: Record, write: Callable[[str], None] | None 
     (write or say)(f"{record.line(trainer.steps)}  {left // 60:.0f}m{left % 60:02.0f}s left")
 
 
+def rank() -> int:
+    """Of this process among those that torchrun started."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def say(sentence: str) -> None:
-    print(sentence, flush=True)
+    """Said once, whatever the number of processes."""
+    if rank() == 0:
+        print(sentence, flush=True)
 
 
 def fail(sentence: str, code: int) -> int:
-    print(f"error: {sentence}", file=sys.stderr, flush=True)
+    """What all processes know is said by the first; what goes wrong on the way may be known to one alone."""
+    if rank() == 0 or code == 1:
+        print(f"error: {f'rank {rank()}: ' if rank() else ''}{sentence}", file=sys.stderr, flush=True)
     return code
 
 

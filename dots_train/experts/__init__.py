@@ -9,6 +9,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import NamedTuple, cast
 
+import torch
 from torch import Tensor
 
 BACKENDS = {"reference": "dots_train.experts.reference"}
@@ -32,6 +33,12 @@ class ExpertWeights(NamedTuple):
 
 
 Experts = Callable[[Tensor, Routing, ExpertWeights], Tensor]
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """That of the products: autocast's where it is on, else that of `x`."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 def backend(name: str) -> Experts:

@@ -9,7 +9,9 @@ Shapes: B windows, S positions, D hidden, V vocabulary, L mixture layers, E expe
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +20,6 @@ from dots_train.config import ModelConfig
 from dots_train.experts import Experts, backend
 from dots_train.model.attention import Attention, Rotary, document_mask, rotary
 from dots_train.model.moe import Load, MoE, RoutedExperts, SwiGLU
-
-
-class Output(NamedTuple):
-    logits_BSV: Tensor
-    balance: Tensor
-    """float32 scalar: the sequence-wise balance loss, averaged over mixture layers, before its weight."""
-    counts_LE: Tensor
-    """int64: tokens given to each expert of each mixture layer."""
 
 
 class Layer(nn.Module):
@@ -60,50 +54,113 @@ class Layer(nn.Module):
         return x_BSD + y_BSD, load
 
 
+class Tally:
+    """What the mixture layers of a model did since the tally was begun; a step begins it anew.
+
+    Forward passes add to it outside of what activation checkpointing computes again, so nothing is counted twice.
+    """
+
+    def __init__(self) -> None:
+        self.counts_E: dict[int, Tensor] = {}
+        """int64 by the number of the layer: tokens given to each expert."""
+        self.balance: Tensor | float = 0.0
+        """The weighted balance losses of all passes, detached."""
+
+    def add(self, loads: Mapping[int, Load], balance: Tensor) -> None:
+        for number, load in loads.items():
+            self.counts_E[number] = self.counts_E.get(number, 0) + load.counts_E
+        self.balance = self.balance + balance.detach()
+
+
 class Dots1(nn.Module):
-    def __init__(self, config: ModelConfig, experts: str = "reference"):
+    """The layers `numbers` (all by default): with the first goes the embedding, with the last the output matrix.
+
+    A part of a model is what one rank of a pipeline holds; its parameters have the names of the whole model's.
+
+    balance_weight: what a window's balance loss, averaged over all mixture layers of the whole model, is worth in the
+        loss. Its gradient enters in the forward pass (`with_gradient_of`), so that every part of a model can add its
+        own and the caller sees the cross-entropy alone.
+    """
+
+    def __init__(self, config: ModelConfig, experts: str = "reference", numbers: Iterable[int] | None = None):
         super().__init__()
         self.config = config
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.balance_weight = 0.0
+        self.tally = Tally()
+        held = list(range(config.layers) if numbers is None else numbers)
         apply = backend(experts)
-        self.layers = nn.ModuleList(Layer(config, n < config.dense_layers, apply) for n in range(config.layers))
-        self.norm = nn.RMSNorm(config.hidden_size, config.norm_eps)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size) if 0 in held else None
+        self.layers = nn.ModuleDict({str(n): Layer(config, n < config.dense_layers, apply) for n in held})
+        last = config.layers - 1 in held
+        self.norm = nn.RMSNorm(config.hidden_size, config.norm_eps) if last else None
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False) if last else None
 
-    def forward(self, tokens_BS: Tensor, position_BS: Tensor, document_BS: Tensor) -> Output:
-        """Logits of the next token.
+    def forward(self, x: Tensor, position_BS: Tensor, document_BS: Tensor) -> Tensor:
+        """Logits of the next token [B, S, V] from tokens [B, S]; a part of a model takes and gives hidden states
+        [B, S, D] where it is not the first or the last.
 
         position_BS counts from 0 in each document; document_BS numbers the documents of a window, and no
         position sees another document.
         """
         mask = document_mask(document_BS)
         angles = rotary(position_BS, self.config.head_dim, self.config.rope_theta)
-        x_BSD = self.embed_tokens(tokens_BS)
-        loads: list[Load] = []
-        for layer in self.layers:
+        x_BSD = x if self.embed_tokens is None else self.embed_tokens(x)
+        loads: dict[int, Load] = {}
+        for number, layer in self.layers.items():
             x_BSD, load = layer(x_BSD, angles, mask)
             if load is not None:
-                loads.append(load)
-        logits_BSV = self.lm_head(self.norm(x_BSD))
-        if not loads:
-            return Output(logits_BSV, x_BSD.new_zeros(()), tokens_BS.new_zeros(0, self.config.experts))
-        return Output(
-            logits_BSV,
-            torch.stack([load.balance for load in loads]).mean(),
-            torch.stack([load.counts_E for load in loads]),
-        )
+                loads[int(number)] = load
+        if loads:
+            mixtures = self.config.layers - self.config.dense_layers
+            weight = self.balance_weight * len(position_BS) / mixtures
+            balance = torch.stack([load.balance for load in loads.values()]).sum() * weight
+            self.tally.add(loads, balance)
+            x_BSD = with_gradient_of(x_BSD, balance)
+        if self.norm is None or self.lm_head is None:
+            return x_BSD
+        logits_BSV: Tensor = self.lm_head(self.norm(x_BSD))
+        return logits_BSV
 
     @torch.no_grad()
     def initialize(self, seed: int) -> None:
-        """Matrices from N(0, init_std), norms 1, biases 0; the same seed gives the same weights."""
-        generator = torch.Generator().manual_seed(seed)
-        for parameter in self.parameters():
-            if parameter.ndim >= 2:
-                parameter.copy_(torch.empty(parameter.shape).normal_(0.0, self.config.init_std, generator=generator))
-            else:
-                parameter.fill_(1.0)
-        for buffer in self.buffers():
-            buffer.zero_()
+        """Give every parameter and buffer its first value, see `initial`; for a model that is not sharded."""
+        for name, tensor in (*self.named_parameters(), *self.named_buffers()):
+            tensor.copy_(initial(name, tensor.shape, self.config, seed))
+
+
+class _WithGradientOf(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, loss: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        return grads[0], torch.ones((), dtype=torch.float32, device=grads[0].device)
+
+
+def with_gradient_of(x: Tensor, loss: Tensor) -> Tensor:
+    """`x` as it is; the backward pass through it also passes through the float32 scalar `loss`, as if that were
+    added to whatever is differentiated."""
+    joined: Tensor = _WithGradientOf.apply(x, loss)  # type: ignore[no-untyped-call]
+    return joined
+
+
+def initial(name: str, shape: torch.Size, config: ModelConfig, seed: int) -> Tensor:
+    """The first value of a parameter, float32 on the CPU: matrices from N(0, init_std), norms 1, router biases 0.
+
+    Each matrix, and each expert's, has numbers of its own by (seed, name, expert): whoever holds a part of a model
+    makes that part alone, and gets what the whole model has.
+    """
+    if name.endswith("e_score_correction_bias"):
+        return torch.zeros(shape)
+    if len(shape) < 2:
+        return torch.ones(shape)
+    value = torch.empty(shape)
+    for index, matrix in enumerate(value if len(shape) == 3 else value[None]):
+        digest = hashlib.blake2b(f"{seed} {name} {index}".encode(), digest_size=8).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+        matrix.normal_(0.0, config.init_std, generator=generator)
+    return value
 
 
 class Size(NamedTuple):
@@ -112,7 +169,10 @@ class Size(NamedTuple):
     """Parameters that one token passes, embeddings included."""
 
 
-def parameters(model: Dots1) -> Size:
+def parameters(config: ModelConfig) -> Size:
+    """How large the whole model is."""
+    with torch.device("meta"):
+        model = Dots1(config)
     total = sum(parameter.numel() for parameter in model.parameters())
     routed = sum(
         parameter.numel()
@@ -120,5 +180,4 @@ def parameters(model: Dots1) -> Size:
         if isinstance(module, RoutedExperts)
         for parameter in module.parameters()
     )
-    config = model.config
     return Size(total, total - routed + routed * config.experts_per_token // config.experts)

@@ -6,7 +6,6 @@ layers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -123,10 +122,3 @@ def balance_loss(scores_BSE: Tensor, ids_BSK: Tensor) -> Tensor:
     load_BE = counts_BE * (experts / (ids_BSK.shape[2] * length))
     share_BE = (scores_BSE / (scores_BSE.sum(-1, keepdim=True) + 1e-20)).mean(1)
     return (load_BE * share_BE).sum(-1).mean()
-
-
-def update_biases(model: nn.Module, counts_LE: Tensor, rate: float) -> None:
-    """Move the bias of every router, in the order of the layers, by the counts of one global batch."""
-    routers: Sequence[Router] = [module for module in model.modules() if isinstance(module, Router)]
-    for router, counts_E in zip(routers, counts_LE, strict=True):
-        router.update_bias(counts_E, rate)

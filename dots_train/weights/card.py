@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -110,7 +111,8 @@ def _curriculum(run: Run) -> Iterable[tuple[str, ...]]:
 
 
 def _losses(records: Sequence[dict[str, Any]]) -> str:
-    """The first, the last ones, and some between."""
+    """The first, the last, and some between, of steps that were not skipped."""
+    records = [record for record in records if isinstance(record["loss"], float) and math.isfinite(record["loss"])]
     if not records:
         return "The run left no metrics.jsonl.\n"
     every = max(1, len(records) // 8)

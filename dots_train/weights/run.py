@@ -10,9 +10,8 @@ from typing import Any
 from dots_data.tokens import manifest as manifests
 from dots_data.tokens.manifest import Manifest, ManifestError
 from dots_train import checkpoint, metrics
-from dots_train.checkpoint import CheckpointError
-from dots_train.weights.shards import WeightsError, read_json
-from dots_train.weights.sources import StateDict, checkpoint_weights
+from dots_train.weights.shards import WeightsError
+from dots_train.weights.sources import Stored
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class Run:
     job: dict[str, Any]
     """Its whole configuration, as the checkpoint has it."""
     torch_version: str
-    weights: StateDict
+    weights: Stored
     manifest: Manifest
     tokenizer: bytes
     """The tokenizer.json that the shards were made with."""
@@ -42,21 +41,21 @@ def open_run(folder: Path, step: int | None = None, data: str | None = None) -> 
     """
     path = _checkpoint(folder, step)
     try:
-        checkpoint.verify(path)
-    except CheckpointError as error:
+        weights = Stored(path)
+    except WeightsError as error:
         raise WeightsError(f"{error}; name an earlier one with --checkpoint") from error
-    state = read_json(path / "state.json")
+    state = weights.state
     manifest, tokenizer = _dataset(Path(data or state["config"]["data"]), str(state["loader"]["manifest"]))
     return Run(
         folder=folder,
-        step=int(state["step"]),
+        step=weights.step,
         tokens=int(state["tokens"]),
         job=state["config"],
         torch_version=str(state["versions"]["torch"]),
-        weights=checkpoint_weights(path),
+        weights=weights,
         manifest=manifest,
         tokenizer=tokenizer,
-        records=[record for record in metrics.read(folder) if record["step"] <= int(state["step"])],
+        records=[record for record in metrics.read(folder) if record["step"] <= weights.step],
     )
 
 

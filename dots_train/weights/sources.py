@@ -6,7 +6,7 @@ All give one tensor at a time, or some of its first dimension, so that a rank ca
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import reduce
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from dots_data.typed_yaml import ConfigError, build, to_mapping
+from dots_train import checkpoint
+from dots_train.checkpoint import CheckpointError
 from dots_train.config import ModelConfig, differences
 from dots_train.model.hf import Part, from_hf, part_shape, parts, shapes
 from dots_train.weights.shards import ALL, Shards, WeightsError, read_json
@@ -129,6 +131,45 @@ class HuggingFace:
             yield from parts(name, self.config)
 
 
+class Stored:
+    """A checkpoint of the trainer. Of its tensors one at a time is in memory.
+
+    Raises:
+        WeightsError: a file is missing or damaged, or it does not say which model it is.
+    """
+
+    def __init__(self, path: Path):
+        self.where = str(path)
+        try:
+            self._checkpoint = checkpoint.load(path)
+            self.config = build(ModelConfig, self.state["config"]["model"], f"{path / 'state.json'}: config: model")
+        except CheckpointError as error:
+            raise WeightsError(str(error)) from error
+        except (KeyError, TypeError, ConfigError) as error:
+            raise WeightsError(f"{path / 'state.json'}: does not say which model it is ({error})") from error
+        self._last: tuple[str, Tensor] | None = None
+
+    @property
+    def state(self) -> dict[str, Any]:
+        return self._checkpoint.state
+
+    @property
+    def step(self) -> int:
+        return self._checkpoint.step
+
+    def read(self, name: str, rows: slice = ALL) -> Tensor:
+        # The experts of a layer are asked for one by one, and are one tensor here.
+        if self._last is None or self._last[0] != name:
+            self._last = None
+            tensor = torch.empty(shapes(self.config)[name])
+            try:
+                self._checkpoint.read({f"model.{name}": tensor}, alone=True)
+            except CheckpointError as error:
+                raise WeightsError(str(error)) from error
+            self._last = name, tensor
+        return self._last[1][rows]
+
+
 def half(tensor: Tensor, part: Part) -> Tensor:
     """The share of one expert's [2F, D] (or [D, F]) that is this part: a view."""
     return tensor if part.half is None else tensor.chunk(2)[part.half]
@@ -143,28 +184,14 @@ def open_weights(folder: str | Path) -> Weights:
     path = Path(folder)
     if (path / NATIVE).is_file():
         return Native(path)
-    if (path / "model.pt").is_file() and (path / "state.json").is_file():
-        return checkpoint_weights(path)
+    if (path / "state.json").is_file():
+        return Stored(path)
     if (path / "config.json").is_file():
         return HuggingFace(path)
     raise WeightsError(
         f"{path}: holds no weights; name a folder of transformers (config.json and safetensors), one that "
         "`dots import` wrote, or a checkpoint (checkpoints/step-N)"
     )
-
-
-def checkpoint_weights(path: Path) -> StateDict:
-    """The weights of a checkpoint, mapped from its file: a tensor takes memory when it is read."""
-    state, file = read_json(path / "state.json"), path / "model.pt"
-    try:
-        config = build(ModelConfig, state["config"]["model"], f"{path / 'state.json'}: config: model")
-    except (KeyError, TypeError, ConfigError) as error:
-        raise WeightsError(f"{path / 'state.json'}: does not say which model it is ({error})") from error
-    try:
-        tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # whatever torch raises on bytes that are not its own
-        raise WeightsError(f"{file}: cut or damaged ({str(error).splitlines()[0]})") from error
-    return StateDict(config, tensors, str(file))
 
 
 @torch.no_grad()
@@ -203,10 +230,10 @@ def _fill_share(target: DTensor, weights: Weights, name: str, shape: tuple[int, 
     local.copy_(share)
 
 
-def start_from(folder: str | Path, model: nn.Module, config: ModelConfig, tokenizer: Path) -> None:
-    """Fill a built model from a folder of weights, of the same architecture and tokenizer.
+def start_from(folder: str | Path, parts: Iterable[nn.Module], config: ModelConfig, tokenizer: Path) -> None:
+    """Fill the built parts of a model from a folder of weights, of the same architecture and tokenizer.
 
-    config: of the whole model, of which `model` may be a share or a stage.
+    config: of the whole model.
     tokenizer: the tokenizer.json of the shards that it will be trained on.
 
     Raises:
@@ -215,7 +242,8 @@ def start_from(folder: str | Path, model: nn.Module, config: ModelConfig, tokeni
     weights = open_weights(folder)
     require_same(config, weights)
     require_same_tokenizer(folder, tokenizer)
-    load_weights(model, weights)
+    for part in parts:
+        load_weights(part, weights)
 
 
 def require_same(wanted: ModelConfig, weights: Weights) -> None:

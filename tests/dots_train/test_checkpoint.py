@@ -6,22 +6,36 @@ import json
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from dots_train import checkpoint
-from dots_train.checkpoint import CheckpointError, latest, load, save, saved
+from dots_train.checkpoint import CheckpointError, Saver, latest, load, saved
 
 TENSORS = {
-    "model": {"weight": torch.arange(6.0), "bias": torch.tensor([0.1, -0.1])},
-    "random": {"torch": torch.get_rng_state()},
+    "model.weight": torch.arange(6.0),
+    "model.bias": torch.tensor([0.1, -0.1]),
+    "half": torch.ones(2, 3, dtype=torch.bfloat16),
+    "random.torch": torch.get_rng_state(),
 }
 
 
-def write(folder: Path, step: int, keep: int = 3) -> Path:
-    tensors = {**TENSORS, "model": {"weight": torch.full((300,), float(step))}}
-    return save(folder, step, tensors, {"tokens": step * 10}, keep)
+def save(folder: Path, step: int, tensors: dict[str, torch.Tensor], state: dict[str, Any], **more: Any) -> Path:
+    saver = Saver(folder, more.pop("keep", 3))
+    try:
+        saver.save(step, tensors, state, **more)
+        path = saver.wait()
+    finally:
+        saver.close()
+    assert path is not None
+    return path
+
+
+def write(folder: Path, step: int, keep: int = 3, milestone: bool = False) -> Path:
+    tensors = {"weight": torch.full((300,), float(step))}
+    return save(folder, step, tensors, {"tokens": step * 10}, keep=keep, milestone=milestone)
 
 
 def names(folder: Path) -> list[str]:
@@ -31,10 +45,37 @@ def names(folder: Path) -> list[str]:
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     path = save(tmp_path / "checkpoints", 7, TENSORS, {"tokens": 70, "config": {"a": [1, 2]}}, keep=1)
     found = load(path)
-    assert (found.step, found.state) == (7, {"tokens": 70, "config": {"a": [1, 2]}})
-    assert torch.equal(found.tensors["model"]["bias"], TENSORS["model"]["bias"])
-    assert torch.equal(found.tensors["random"]["torch"], TENSORS["random"]["torch"])
-    assert names(path) == ["manifest.json", "model.pt", "random.pt", "state.json"]
+    assert (found.step, found.state) == (7, {"tokens": 70, "config": {"a": [1, 2]}, "milestone": False})
+    into = {name: torch.zeros_like(tensor) for name, tensor in TENSORS.items()}
+    found.read(into)
+    assert all(torch.equal(into[name], tensor) for name, tensor in TENSORS.items())
+    assert names(path) == [".metadata", "__0_0.distcp", "manifest.json", "state.json"]
+    with pytest.raises(CheckpointError, match=r"step-7: holds no 'model\.other'"):
+        found.read({"model.other": torch.zeros(1)})
+    with pytest.raises(CheckpointError, match=r"model\.bias is \(2,\) there, \(3,\) here"):
+        found.read({"model.bias": torch.zeros(3)})
+
+
+def test_training_goes_on_while_it_is_written(tmp_path: Path) -> None:
+    """What is saved is what stood there when the save began."""
+    weight = torch.zeros(1000)
+    saver = Saver(tmp_path, 3)
+    for step in range(1, 5):
+        weight.fill_(step)
+        saver.save(step, {"weight": weight}, {})
+        weight.fill_(-1.0)
+    saver.wait()
+    saver.close()
+    for path in saved(tmp_path):
+        found = load(path)
+        found.read({"weight": weight})
+        assert (weight == found.step).all()
+
+
+def test_milestones_stay(tmp_path: Path) -> None:
+    for step in range(1, 7):
+        write(tmp_path, step, keep=2, milestone=step in (2, 3))
+    assert names(tmp_path) == ["step-2", "step-3", "step-5", "step-6"]
 
 
 def test_only_the_newest_stay_in_the_order_of_numbers(tmp_path: Path) -> None:
@@ -64,9 +105,9 @@ def cut(path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "harm", "message"),
     [
-        ("model.pt", flip, "step-2/model.pt: damaged .checksum"),
-        ("model.pt", cut, "step-2/model.pt: damaged .size"),
-        ("random.pt", Path.unlink, "step-2/random.pt: missing"),
+        ("__0_0.distcp", flip, "step-2/__0_0.distcp: damaged .checksum"),
+        ("__0_0.distcp", cut, "step-2/__0_0.distcp: damaged .size"),
+        (".metadata", Path.unlink, "step-2/.metadata: missing"),
         ("state.json", cut, "step-2/state.json: damaged"),
         ("manifest.json", cut, "step-2/manifest.json: damaged"),
         ("manifest.json", Path.unlink, "step-2/manifest.json: cannot be read"),
@@ -93,24 +134,50 @@ def test_a_damaged_one_is_named_and_the_one_before_is_used(
 
 def test_all_damaged_is_an_error_and_not_a_fresh_start(tmp_path: Path) -> None:
     for step in (1, 2):
-        flip(write(tmp_path, step) / "model.pt")
+        flip(write(tmp_path, step) / "__0_0.distcp")
     with pytest.raises(CheckpointError, match="no checkpoint is readable"):
         latest(tmp_path, lambda sentence: None)
 
 
-def test_a_pickle_with_a_right_checksum_is_not_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", ["__0_0.distcp", ".metadata"])
+def test_a_pickle_with_a_right_checksum_is_not_run(tmp_path: Path, file: str) -> None:
     class Bomb:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return os.mkdir, (str(tmp_path / "ran"),)
 
     path = write(tmp_path, 1)
-    (path / "model.pt").write_bytes(pickle.dumps(Bomb()))
-    manifest = json.loads((path / "manifest.json").read_text())
-    manifest["files"]["model.pt"] = checkpoint._describe(path / "model.pt")
-    (path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(CheckpointError, match="not readable"):
-        load(path)
+    (path / file).write_bytes(pickle.dumps(Bomb()))
+    _sign(path, file)
+    with pytest.raises(CheckpointError, match=r"not readable|which no checkpoint of ours holds"):
+        load(path).read({"weight": torch.zeros(300)})
     assert not (tmp_path / "ran").exists()
+
+
+def test_metadata_that_points_elsewhere_or_at_objects_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, 1)
+    whole = (path / ".metadata").read_bytes()
+    for harm, message in ((outside, "outside the checkpoint"), (an_object, "not that of tensors")):
+        metadata = pickle.loads(whole)  # noqa: S301
+        harm(metadata)
+        (path / ".metadata").write_bytes(pickle.dumps(metadata))
+        _sign(path, ".metadata")
+        with pytest.raises(CheckpointError, match=message):
+            load(path).read({"weight": torch.zeros(300)})
+
+
+def outside(metadata: Any) -> None:
+    for info in metadata.storage_data.values():
+        info.relative_path = "../../elsewhere"
+
+
+def an_object(metadata: Any) -> None:
+    metadata.state_dict_metadata["weight"] = "anything"
+
+
+def _sign(path: Path, file: str) -> None:
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["files"][file] = checkpoint._describe(path / file)
+    (path / "manifest.json").write_text(json.dumps(manifest))
 
 
 @pytest.mark.parametrize("call", range(1, 8))
@@ -133,7 +200,7 @@ def test_a_save_cut_short_anywhere_leaves_the_one_before(
     try:
         write(tmp_path, 2)
     except Killed:
-        # Six syncs: four files, their folder, and after the rename the folder above.
+        # Six syncs of ours: four files, their folder, and after the rename the folder above.
         expected = 2 if call == 6 else 1
     else:
         assert call == 7, "there are six syncs"
@@ -147,11 +214,10 @@ def test_a_save_cut_short_anywhere_leaves_the_one_before(
 def test_a_full_disk_is_one_sentence_and_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, 1)
 
-    def full(value: object, path: Path) -> None:
-        Path(path).write_bytes(b"half")
-        raise OSError(28, "No space left on device", str(path))
+    def full(*given: object, **named: object) -> None:
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", full)
+    monkeypatch.setattr(checkpoint, "save_tensors", full)
     with pytest.raises(CheckpointError, match=r"step-2: could not be written .No space left on device"):
         write(tmp_path, 2)
     assert names(tmp_path) == ["step-1"]

@@ -102,7 +102,8 @@ def load(transformers: Any, folder: Path, dtype: torch.dtype = torch.float32) ->
 
 def forward(model: Dots1, tokens_BS: torch.Tensor) -> torch.Tensor:
     position_BS = torch.arange(tokens_BS.shape[1]).expand_as(tokens_BS)
-    return model(tokens_BS, position_BS, torch.zeros_like(tokens_BS)).logits_BSV
+    logits_BSV: torch.Tensor = model(tokens_BS, position_BS, torch.zeros_like(tokens_BS))
+    return logits_BSV
 
 
 def tokens_for(config: ModelConfig, length: int = 33) -> torch.Tensor:

@@ -17,7 +17,7 @@ MODULES = sorted(
 )
 
 SCRIPT = """
-import importlib.abc, sys
+import importlib.abc, importlib.util, sys
 blocked = set(sys.argv[1].split(","))
 
 class Absent(importlib.abc.MetaPathFinder):
@@ -26,6 +26,9 @@ class Absent(importlib.abc.MetaPathFinder):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Absent())
+find = importlib.util.find_spec
+# Who looks before it imports finds nothing.
+importlib.util.find_spec = lambda name, package=None: None if name.partition(".")[0] in blocked else find(name, package)
 for module in sys.argv[2:]:
     importlib.import_module(module)
 loaded = {name.partition(".")[0] for name in sys.modules}

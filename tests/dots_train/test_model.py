@@ -12,8 +12,9 @@ from torch import nn
 from dots_data.typed_yaml import build
 from dots_train.config import Job, ModelConfig, preset
 from dots_train.model.attention import Attention, document_mask, rotary
-from dots_train.model.dots1 import Dots1, Output, parameters
-from dots_train.model.moe import MoE, Router, balance_loss, update_biases
+from dots_train.model.dots1 import Dots1, Tally, parameters
+from dots_train.model.moe import MoE, Router, balance_loss
+from dots_train.model.recompute import recompute
 
 
 def make(config: ModelConfig) -> Dots1:
@@ -33,11 +34,15 @@ def inputs(config: ModelConfig, borders: list[int], length: int = 24) -> tuple[t
 
 def test_shapes_and_counts(tiny: ModelConfig) -> None:
     config = dataclasses.replace(tiny, layers=3)
-    output: Output = make(config)(*inputs(config, [5, 11]))
-    assert output.logits_BSV.shape == (2, 24, config.vocab_size)
-    assert output.counts_LE.shape == (2, config.experts)
-    assert output.counts_LE.sum(1).tolist() == [2 * 24 * config.experts_per_token] * 2, "no token is dropped"
-    assert output.balance.shape == ()
+    model = make(config)
+    model.balance_weight = 0.5
+    assert model(*inputs(config, [5, 11])).shape == (2, 24, config.vocab_size)
+    assert model.tally.counts_E.keys() == {1, 2}
+    for counts_E in model.tally.counts_E.values():
+        assert counts_E.shape == (config.experts,)
+        assert int(counts_E.sum()) == 2 * 24 * config.experts_per_token, "no token is dropped"
+    # Two windows, each worth half of its balance, which is 1 and more.
+    assert 1.0 <= float(model.tally.balance) < 1.5
 
 
 def test_first_layers_are_dense_and_names_are_those_of_the_release(tiny: ModelConfig) -> None:
@@ -59,7 +64,7 @@ def test_a_document_never_sees_another(tiny: ModelConfig) -> None:
     tokens, position, document = inputs(tiny, [7, 15])
     embedded: list[torch.Tensor] = []
     model.embed_tokens.register_forward_hook(lambda module, given, output: embedded.append(output))
-    logits = model(tokens, position, document).logits_BSV
+    logits = model(tokens, position, document)
     inside = torch.zeros(24, dtype=torch.bool)
     inside[7:15] = True
     (from_outside,) = torch.autograd.grad(logits[:, ~inside].square().sum(), embedded[0], retain_graph=True)
@@ -71,8 +76,8 @@ def test_a_document_never_sees_another(tiny: ModelConfig) -> None:
 def test_a_packed_document_equals_the_document_alone(tiny: ModelConfig) -> None:
     model = make(tiny)
     tokens, position, document = inputs(tiny, [7, 15])
-    packed = model(tokens, position, document).logits_BSV[:, 7:15]
-    alone = model(tokens[:, 7:15], position[:, 7:15], torch.zeros(2, 8, dtype=torch.long)).logits_BSV
+    packed = model(tokens, position, document)[:, 7:15]
+    alone = model(tokens[:, 7:15], position[:, 7:15], torch.zeros(2, 8, dtype=torch.long))
     torch.testing.assert_close(packed, alone, rtol=1e-5, atol=1e-5)
 
 
@@ -82,7 +87,7 @@ def test_the_future_is_not_seen(tiny: ModelConfig) -> None:
     assert document_mask(document) is None, "one document: causality is enough"
     changed = tokens.clone()
     changed[:, 10:] = (changed[:, 10:] + 1) % tiny.vocab_size
-    before, after = (model(t, position, document).logits_BSV for t in (tokens, changed))
+    before, after = (model(t, position, document) for t in (tokens, changed))
     torch.testing.assert_close(before[:, :10], after[:, :10])
 
 
@@ -162,16 +167,70 @@ def test_bias_moves_towards_balance_in_place_and_stays_centred() -> None:
 
 def test_bias_updates_even_out_a_skewed_router(tiny: ModelConfig) -> None:
     model = make(tiny)
-    batch = inputs(tiny, [])
+    batch = inputs(tiny, [], length=256)
     router = next(module for module in model.modules() if isinstance(module, Router))
+
+    def counts_E() -> torch.Tensor:
+        model.tally = Tally()
+        model(*batch)
+        return model.tally.counts_E[1]
+
     with torch.no_grad():
         router.weight.normal_(0, 1.0, generator=torch.Generator().manual_seed(0))
-        first = model(*batch).counts_LE
+        first = counts_E()
         for _ in range(100):
-            update_biases(model, model(*batch).counts_LE, 0.01)
-        last = model(*batch).counts_LE
+            router.update_bias(counts_E(), 0.01)
+        last = counts_E()
     assert first.max() / first.float().mean() > 1.5
     assert last.max() / last.float().mean() < 1.4
+
+
+def test_the_balance_loss_has_its_gradient_and_leaves_the_logits(tiny: ModelConfig) -> None:
+    """As if it were added to the loss; and a model cut in two parts has the same gradients to the bit."""
+    batch = inputs(tiny, [5])
+    plain, weighted, parts = make(tiny), make(tiny), [Dots1(tiny, numbers=[n]) for n in (0, 1)]
+    weighted.balance_weight = 3.0
+    for part in parts:
+        part.initialize(3)
+        part.balance_weight = 3.0
+    logits = plain(*batch)
+    assert torch.equal(weighted(*batch), logits)
+    assert torch.equal(parts[1](parts[0](*batch), *batch[1:]), logits)
+    for model in (plain, weighted):
+        model(*batch).square().mean().backward()
+    parts[1](parts[0](*batch), *batch[1:]).square().mean().backward()
+    gradients = {name: p.grad for part in parts for name, p in part.named_parameters()}
+    assert gradients.keys() == dict(weighted.named_parameters()).keys()
+    for name, parameter in weighted.named_parameters():
+        assert torch.equal(gradients[name], parameter.grad), name
+    router = "layers.1.mlp.gate.weight"
+    difference = weighted.get_parameter(router).grad - plain.get_parameter(router).grad
+    scores, ids = [], []
+    plain.zero_grad()
+    gate = plain.get_submodule("layers.1.mlp.gate")
+    gate.register_forward_hook(lambda module, given, out: scores.append(out[1]) or ids.append(out[0].ids_TK))
+    plain(*batch)
+    (3.0 * 2 * balance_loss(scores[0].unflatten(0, (2, 24)), ids[0].unflatten(0, (2, 24)))).backward()
+    torch.testing.assert_close(difference, plain.get_parameter(router).grad, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_recomputing_changes_no_gradient_and_counts_nothing_twice(tiny: ModelConfig, precision: str) -> None:
+    batch = inputs(tiny, [5])
+    kept, recomputed = make(tiny), make(tiny)
+    recompute(recomputed)
+    assert dict(recomputed.named_parameters()).keys() == dict(kept.named_parameters()).keys()
+    asked = []
+    recomputed.get_submodule("layers.1.mlp.gate").register_forward_hook(lambda *_: asked.append(1))
+    for model in (kept, recomputed):
+        model.balance_weight = 1.0
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            logits = model(*batch)
+        logits.float().square().mean().backward()
+    assert len(asked) == 2, "it was computed again"
+    assert all(torch.equal(a.grad, b.grad) for a, b in zip(kept.parameters(), recomputed.parameters(), strict=True))
+    assert torch.equal(kept.tally.counts_E[1], recomputed.tally.counts_E[1])
+    assert kept.tally.balance == recomputed.tally.balance
 
 
 def test_balance_loss_is_one_when_even_and_grows_with_skew() -> None:
@@ -195,7 +254,7 @@ def test_shared_experts_are_added_unscaled(tiny: ModelConfig) -> None:
 def test_initial_loss_is_that_of_a_guess_and_weights_follow_the_seed(tiny: ModelConfig) -> None:
     model = make(dataclasses.replace(tiny, init_std=0.006))
     tokens, position, document = inputs(tiny, [])
-    logits = model(tokens, position, document).logits_BSV
+    logits = model(tokens, position, document)
     loss = nn.functional.cross_entropy(logits.flatten(0, 1), tokens.flatten())
     assert loss.item() == pytest.approx(math.log(tiny.vocab_size), abs=0.05)
     assert model.lm_head.weight.std().item() == pytest.approx(0.006, rel=0.05)
@@ -205,7 +264,6 @@ def test_initial_loss_is_that_of_a_guess_and_weights_follow_the_seed(tiny: Model
 
 
 def test_dots1_has_the_size_of_the_release() -> None:
-    with torch.device("meta"):
-        size = parameters(Dots1(build(Job, preset("dots1"), "dots1").model))
+    size = parameters(build(Job, preset("dots1"), "dots1").model)
     assert round(size.total / 1e9, 2) == 142.77
     assert round(size.active / 1e9, 2) == 14.02

@@ -22,6 +22,7 @@ from dots_data import cli
 from dots_data.tokens import manifest as manifests
 from dots_data.tokens import shards
 from dots_data.tokens.tokenizer import TextTokenizer, TokenizerConfig, train
+from dots_train.model.hf import shapes
 from dots_train.weights.sources import HuggingFace, open_weights
 from pipelines import pretrain
 
@@ -119,9 +120,8 @@ def test_what_an_export_holds(exported: Path, run: Path) -> None:
     eos = json.loads((exported / "generation_config.json").read_text())["eos_token_id"]
     assert config["eos_token_id"] == eos == 297
     assert (config["vocab_size"], config["max_position_embeddings"], config["dtype"]) == (300, 64, "float32")
-    newest = torch.load(run / "checkpoints" / "step-24" / "model.pt", weights_only=True)
-    weights = HuggingFace(exported)
-    assert all(torch.equal(weights.read(name), tensor) for name, tensor in newest.items())
+    newest, weights = open_weights(run / "checkpoints" / "step-24"), HuggingFace(exported)
+    assert all(torch.equal(weights.read(name), newest.read(name)) for name in shapes(weights.config))
 
 
 def test_the_card_tells_the_run(exported: Path, run: Path) -> None:
@@ -150,9 +150,9 @@ def test_an_earlier_checkpoint_in_bfloat16(run: Path, tmp_path: Path, capsys: py
     options = ["--checkpoint", "12", "--part-size", "2e-5", "--name", "Early <b>birds</b>"]
     assert cli.main(["export", str(run), "--output", str(out), *options]) == 0
     assert "early: step 12 (3,072 tokens)" in " ".join(capsys.readouterr().out.split())
-    state = torch.load(run / "checkpoints" / "step-12" / "model.pt", weights_only=True)
     name = "layers.1.mlp.experts.gate_up_proj"
-    assert torch.equal(HuggingFace(out).read(name), state[name].bfloat16())
+    saved = open_weights(run / "checkpoints" / "step-12").read(name)
+    assert torch.equal(HuggingFace(out).read(name), saved.bfloat16())
     assert len(list(out.glob("*.safetensors"))) > 3
     card = (out / "README.md").read_text()
     assert "<b>" not in card and "| 12 | 3,072 |" in card and "| 13 |" not in card
@@ -245,14 +245,14 @@ def test_what_cannot_be_done_is_one_sentence(
 
 
 def test_a_damaged_checkpoint_is_not_exported(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = run / "checkpoints" / "step-18" / "model.pt"
+    path = run / "checkpoints" / "step-18" / "__0_0.distcp"
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + b"\0\0")
     try:
         assert cli.main(["export", str(run), "--output", str(tmp_path / "new"), "--checkpoint", "18"]) == 2
     finally:
         path.write_bytes(whole)
-    assert "step-18/model.pt: damaged (size differs" in capsys.readouterr().err
+    assert "step-18/__0_0.distcp: damaged (size differs" in capsys.readouterr().err
     assert open_weights(path.parent) and not list(tmp_path.iterdir())
 
 
@@ -377,7 +377,7 @@ def bits_per_byte(exported: Path) -> float:
         position = torch.arange(stream.shape[1] - 1)[None]
         assert stream.shape[1] <= 64
         with torch.no_grad():
-            logits = model(stream[:, :-1], position, torch.zeros_like(position)).logits_BSV
+            logits = model(stream[:, :-1], position, torch.zeros_like(position))
         nats += torch.nn.functional.cross_entropy(logits[0], stream[0, 1:], reduction="sum").item()
     return nats / float(np.log(2)) / sum(len(text.encode()) for text in TEXTS[:5])
 

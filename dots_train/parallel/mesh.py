@@ -1,0 +1,223 @@
+"""Which rank holds what: pipeline parts, data-parallel shards, experts, on one mesh of torch's own engines.
+
+The ranks of a job are counted through pipeline stages, replicas, shards, in that order, so that the ranks that talk
+most are neighbours. Experts are divided among neighbours inside a group of shards: of dp_shard ranks, every `ep` in a
+row hold all experts of a layer together, and the dp_shard/ep rows share each expert's weights among them (FSDP).
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+
+from dots_train.config import Job, Layout
+from dots_train.model.dots1 import Dots1, initial
+from dots_train.model.moe import MoE
+from dots_train.parallel.dispatch import dispatched
+
+T = TypeVar("T")
+
+TIMEOUT = datetime.timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among all: its layout and, where there are several processes, the mesh.
+
+    stage: of the pipeline. share: which of the `shares` of each global batch it reads.
+    """
+
+    layout: Layout
+    mesh: DeviceMesh | None = None
+
+    @property
+    def world(self) -> int:
+        return self.layout.world
+
+    @property
+    def rank(self) -> int:
+        return dist.get_rank() if self.mesh is not None else 0
+
+    @property
+    def stage(self) -> int:
+        return self.mesh.get_local_rank("pp") if self.mesh is not None else 0
+
+    @property
+    def shares(self) -> int:
+        return self.layout.dp_replicate * self.layout.dp_shard
+
+    @property
+    def share(self) -> int:
+        return self.rank % self.shares
+
+    def group(self, name: str) -> dist.ProcessGroup:
+        """The process group of a dimension of the mesh."""
+        assert self.mesh is not None
+        return self.mesh.get_group(name)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """`values` summed over all ranks, in place."""
+        if self.mesh is not None:
+            dist.all_reduce(values)
+        return values
+
+    def least(self, value: int) -> int:
+        """The smallest of the ranks' values."""
+        values = torch.tensor(value)
+        if self.mesh is not None:
+            dist.all_reduce(values, op=dist.ReduceOp.MIN)
+        return int(values)
+
+    def first_to_say(self, value: T | None) -> T | None:
+        """What the first rank that has something says."""
+        values: list[T | None] = [value] * self.world
+        if self.mesh is not None:
+            dist.all_gather_object(values, value)
+        return next((one for one in values if one is not None), None)
+
+    def told_by_first(self, value: T) -> T:
+        """What the first rank has, on every rank."""
+        values = [value]
+        if self.mesh is not None:
+            dist.broadcast_object_list(values, src=0)
+        return values[0]
+
+
+def connect(layout: Layout, device: torch.device) -> Ranks:
+    """Join the processes that torchrun started; alone, nothing is started.
+
+    Every wait for another rank ends after TIMEOUT with an error.
+    """
+    if layout.world == 1:
+        return Ranks(layout)
+    if not dist.is_initialized():
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=TIMEOUT)
+    shape = (layout.pp, layout.dp_replicate, layout.dp_shard // layout.ep, layout.ep)
+    mesh = init_device_mesh(device.type, shape, mesh_dim_names=("pp", "dp_replicate", "efsdp", "ep"))
+    mesh["efsdp", "ep"]._flatten("dp_shard")
+    return Ranks(layout, mesh)
+
+
+def world_size() -> int:
+    """How many processes torchrun started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def chunks(layers: int, layout: Layout) -> list[list[int]]:
+    """The layers of each of the pp * vpp parts of a pipeline, in order; the first parts take what does not divide.
+
+    Embedding and output matrix weigh about as much as a layer each; where layers do not divide, it is better that the
+    last part is not the longest.
+    """
+    parts = layout.pp * layout.vpp
+    sizes = [layers // parts + (part < layers % parts) for part in range(parts)]
+    ends = [sum(sizes[: part + 1]) for part in range(parts)]
+    return [list(range(end - size, end)) for size, end in zip(sizes, ends, strict=True)]
+
+
+def make_parts(job: Job, ranks: Ranks, device: torch.device) -> list[Dots1]:
+    """This rank's parts of the model, sharded, with their first weights: one, or `vpp` of a pipeline."""
+    held = chunks(job.model.layers, job.layout)
+    with torch.device("meta"):
+        parts = [Dots1(job.model, job.experts, held[n]) for n in range(ranks.stage, len(held), job.layout.pp)]
+    for part in parts:
+        if ranks.mesh is not None:
+            shard(part, ranks)
+        part.to_empty(device=device)
+        for name, tensor in named_tensors([part]):
+            fill(tensor, initial(name, tensor.shape, job.model, job.seed))
+    return parts
+
+
+def shard(part: Dots1, ranks: Ranks) -> None:
+    """Divide experts among the ranks of `ep` and all weights among those of `dp_shard` (FSDP2)."""
+    assert ranks.mesh is not None
+    layout, mesh = ranks.layout, ranks.mesh
+    for layer in part.layers.values():
+        mlp = layer.mlp
+        if isinstance(mlp, MoE) and layout.ep > 1:
+            for name, weight in list(mlp.experts.named_parameters()):
+                divided = distribute_tensor(weight, mesh["ep"], [Shard(0)], src_data_rank=None)
+                mlp.experts.register_parameter(name, nn.Parameter(divided))
+            mlp.experts.backend = dispatched(mlp.experts.backend, ranks.group("ep"))
+            _fully_shard(mlp.experts, _replicated(mesh, layout, "efsdp"), expert=True)
+        _fully_shard(layer, _replicated(mesh, layout, "dp_shard"))
+    _fully_shard(part, _replicated(mesh, layout, "dp_shard"))
+
+
+def _replicated(mesh: DeviceMesh, layout: Layout, name: str) -> DeviceMesh:
+    """The mesh of a dimension, with the replicas before it where there are any (HSDP)."""
+    return mesh["dp_replicate", name] if layout.dp_replicate > 1 else mesh[name]
+
+
+def _fully_shard(module: nn.Module, mesh: DeviceMesh, expert: bool = False) -> None:
+    # An expert's own rows are divided: its number is taken by the dimension of the experts.
+    sharded = fully_shard(module, mesh=mesh, shard_placement_fn=(lambda _: Shard(1)) if expert else None)
+    # The loss is divided by the global batch, so gradients are sums; gloo knows no scaled sum.
+    sharded.set_gradient_divide_factor(1.0)
+    sharded.set_force_sum_reduction_for_comms(True)
+
+
+def sync_gradients(parts: Sequence[Dots1], wanted: bool) -> None:
+    """Whether the next backward passes add their gradients up over the ranks."""
+    for part in parts:
+        if isinstance(part, FSDPModule):
+            part.set_requires_gradient_sync(wanted)
+
+
+def named_tensors(parts: Iterable[nn.Module]) -> list[tuple[str, Tensor]]:
+    """Parameters and buffers of all parts by the names that they have in the whole model."""
+    return [item for part in parts for item in (*part.named_parameters(), *part.named_buffers())]
+
+
+@torch.no_grad()
+def fill(tensor: Tensor, whole: Tensor) -> None:
+    """Give a parameter or buffer, which may be sharded, its value; `whole` is the same on every rank."""
+    if isinstance(tensor, DTensor):
+        part = distribute_tensor(
+            whole.to(tensor.device), tensor.device_mesh, tensor.placements, src_data_rank=None
+        ).to_local()
+        tensor.to_local().copy_(part)
+    else:
+        tensor.copy_(whole)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This rank's part of a tensor."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+@torch.no_grad()
+def gradient_norm(parts: Iterable[nn.Module], ranks: Ranks) -> float:
+    """The norm of the whole model's gradient, over all meshes: no number is counted twice, none left out.
+
+    What replicas hold twice is counted by the first of them.
+    """
+    squares = [
+        torch.linalg.vector_norm(local(parameter.grad), dtype=torch.float64).square()
+        for part in parts
+        for parameter in part.parameters()
+        if parameter.grad is not None
+    ]
+    total = torch.stack(squares).sum() if squares else torch.zeros((), dtype=torch.float64)
+    first = ranks.share < ranks.layout.dp_shard
+    return float(ranks.sum(total if first else torch.zeros_like(total)).sqrt())
+
+
+@torch.no_grad()
+def scale_gradients(parts: Iterable[nn.Module], factor: float) -> None:
+    for part in parts:
+        for parameter in part.parameters():
+            if parameter.grad is not None:
+                local(parameter.grad).mul_(factor)

@@ -1,0 +1,131 @@
+"""How a rank's share of a global batch goes through the model: in micro-batches, alone or in a pipeline.
+
+The pipeline is torch.distributed.pipelining's own: 1F1B where each rank holds one part of the model, interleaved 1F1B
+where it holds several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleInterleaved1F1B
+from torch.nn.functional import cross_entropy
+
+from dots_train.config import Job
+from dots_train.model.dots1 import Dots1
+from dots_train.parallel.mesh import Ranks, sync_gradients
+
+
+def summed_loss(logits_BSV: Tensor, targets_BS: Tensor) -> Tensor:
+    """Cross-entropy of the next token in nats, summed over all tokens, in float32."""
+    return cross_entropy(logits_BSV.float().flatten(0, 1), targets_BS.flatten(), reduction="sum")
+
+
+class Share(NamedTuple):
+    """The sequences [n, S] of a global batch that one rank reads, on its device; see dots_train.data.Batch."""
+
+    tokens: Tensor
+    targets: Tensor
+    position: Tensor
+    document: Tensor
+
+    def micro_batches(self, size: int) -> list[Share]:
+        return [Share(*parts) for parts in zip(*(torch.split(tensor, size) for tensor in self), strict=True)]
+
+
+class Plain:
+    """One micro-batch after another through the whole model."""
+
+    def __init__(self, model: Dots1, micro_batch: int):
+        self.model, self.micro_batch = model, micro_batch
+
+    def run(self, share: Share, scale: float) -> Tensor:
+        """Add the gradients of these sequences [n, S], their losses times `scale`; returns each micro-batch's loss [M],
+        float64."""
+        losses: list[Tensor] = []
+        micro_batches = share.micro_batches(self.micro_batch)
+        for number, micro in enumerate(micro_batches, 1):
+            sync_gradients([self.model], number == len(micro_batches))
+            loss = summed_loss(self.model(micro.tokens, micro.position, micro.document), micro.targets) * scale
+            torch.autograd.backward(loss)
+            losses.append(loss.detach())
+        return torch.stack(losses).double()
+
+
+class Pipeline:
+    """1F1B over the ranks of the mesh's dimension `pp`; interleaved where a rank has several parts.
+
+    Every stage is told the shapes that it takes and gives: torch would otherwise find them out by a forward pass over
+    memory that holds anything, which a router would route and count.
+    """
+
+    def __init__(self, parts: Sequence[Dots1], job: Job, ranks: Ranks, device: torch.device):
+        self.parts, self.job, self.ranks, self.device = parts, job, ranks, device
+        self.scale = 1.0
+        self.schedules: dict[tuple[int, int], Schedule1F1B | ScheduleInterleaved1F1B] = {}
+        self.stages: dict[int, list[PipelineStage]] = {}
+
+    def run(self, share: Share, scale: float) -> Tensor:
+        """As `Plain.run`; every rank of the pipeline is given the same sequences, and the last one returns the losses,
+        the others none ([0])."""
+        self.scale = scale
+        schedule = self._schedule(len(share.tokens) // self.job.micro_batch, share.tokens.shape[1])
+        losses: list[Tensor] = []
+        first, last = self.ranks.stage == 0, self.ranks.stage == self.job.layout.pp - 1
+        schedule.step(
+            *((share.tokens,) if first else ()),
+            target=share.targets if last else None,
+            losses=losses if last else None,
+            position_BS=share.position,
+            document_BS=share.document,
+        )
+        return torch.stack([one.detach() for one in losses]).double() if losses else torch.zeros(0, dtype=torch.float64)
+
+    def _schedule(self, micro_batches: int, length: int) -> Schedule1F1B | ScheduleInterleaved1F1B:
+        """The schedule for so many micro-batches; one for each batch size that the curriculum has."""
+        found = self.schedules.get((micro_batches, length))
+        if found is None:
+            stages = self.stages.setdefault(length, self._stages(length))
+
+            def loss(logits_BSV: Tensor, targets_BS: Tensor) -> Tensor:
+                return summed_loss(logits_BSV, targets_BS) * self.scale
+
+            if len(stages) == 1:
+                found = Schedule1F1B(stages[0], micro_batches, loss_fn=loss, scale_grads=False)
+            else:
+                found = ScheduleInterleaved1F1B([*stages], micro_batches, loss_fn=loss, scale_grads=False)
+            self.schedules[micro_batches, length] = found
+        return found
+
+    def _stages(self, length: int) -> list[PipelineStage]:
+        layout, model = self.job.layout, self.job.model
+        shape = (self.job.micro_batch, length)
+        with torch.device("meta"):
+            tokens = torch.empty(shape, dtype=torch.int64)
+            hidden = torch.empty(*shape, model.hidden_size, requires_grad=True)
+            logits = torch.empty(*shape, model.vocab_size, dtype=self._logits_dtype(), requires_grad=True)
+        count = layout.pp * layout.vpp
+        numbers = range(self.ranks.stage, count, layout.pp)
+        return [
+            PipelineStage(
+                part,
+                number,
+                count,
+                self.device,
+                input_args=(tokens if number == 0 else hidden,),
+                output_args=(logits if number == count - 1 else hidden,),
+                group=self.ranks.group("pp"),
+            )
+            for number, part in zip(numbers, self.parts, strict=True)
+        ]
+
+    def _logits_dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.job.precision == "bfloat16" else torch.float32
+
+
+def engine(parts: Sequence[Dots1], job: Job, ranks: Ranks, device: torch.device) -> Plain | Pipeline:
+    """What runs the parts of a model that this rank holds."""
+    return Plain(parts[0], job.micro_batch) if job.layout.pp == 1 else Pipeline(parts, job, ranks, device)

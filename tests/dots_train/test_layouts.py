@@ -1,0 +1,218 @@
+"""Many processes on gloo: every layout gives the numbers of one, and goes on from the checkpoint of any other."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as multiprocessing
+
+from dots_data.typed_yaml import ConfigError, build
+from dots_train import metrics
+from dots_train.config import Job, Layout
+from dots_train.parallel.mesh import chunks
+from dots_train.trainer import Trainer, check_layout
+from tests.dots_train.conftest import TINY, CountingReader
+
+STEPS, HALF = 20, 10
+LAYOUTS: dict[str, dict[str, int]] = {
+    "one": {},
+    "fsdp": {"dp_shard": 2},
+    "ep2": {"dp_shard": 2, "ep": 2},
+    "ep4": {"dp_shard": 4, "ep": 4},
+    "pp": {"pp": 2},
+    "pp-interleaved": {"pp": 2, "vpp": 2},
+    "pp-ep": {"pp": 2, "dp_shard": 2, "ep": 2},
+    "fsdp-ep": {"dp_shard": 4, "ep": 2},
+    "hsdp": {"dp_replicate": 2, "dp_shard": 2},
+}
+
+
+def job(output: Path, layout: dict[str, int], **changes: Any) -> Job:
+    """Twenty steps of sixteen sequences; each rank's share is whole micro-batches in every layout."""
+    phase = {"until": 16 * 16 * STEPS, "learning_rate": 0.003, "batch": 256}
+    values = {
+        "model": {**TINY, "layers": 4},
+        "output": str(output),
+        "sequence_length": 16,
+        "micro_batch": 2,
+        "threads": 1,
+        "curriculum": {"warmup_steps": 3, "phases": [phase]},
+        "checkpoint": {"every_steps": HALF, "keep": 4},
+        "tensorboard": False,
+        "layout": layout,
+        **changes,
+    }
+    return build(Job, values, "test")
+
+
+def train(root: Path, source: str | None, target: str) -> None:
+    """A run in the layout `target`, from the start or from half of what `source` did."""
+    output = root / (target if source is None else f"{source}-to-{target}")
+    recomputing = source is not None and target != source
+    Trainer(
+        job(output, LAYOUTS[target], activation_checkpointing=recomputing), CountingReader(), log=lambda _: None
+    ).run()
+
+
+def every_layout(rank: int, root: Path, port: int) -> None:
+    """What one of the processes does: all layouts that it is part of, in the same order as the others."""
+    try:
+        torch.set_num_threads(1)
+        for number, (target, layout) in enumerate(LAYOUTS.items()):
+            world = Layout(**layout).world
+            if rank >= world:
+                continue
+            address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port + number)}
+            os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), **address)
+            train(root, None, target)
+            if world > 1:
+                dist.barrier()
+                dist.destroy_process_group()
+    except Exception:
+        (root / f"failed-{rank}").write_text(traceback.format_exc())
+        raise
+
+
+def every_continuation(rank: int, root: Path, port: int) -> None:
+    """As `every_layout`, from the half of every layout to its end in every other."""
+    try:
+        torch.set_num_threads(1)
+        for number, (target, layout) in enumerate(LAYOUTS.items()):
+            world = Layout(**layout).world
+            if rank >= world:
+                continue
+            address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port + number)}
+            os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), **address)
+            for source in LAYOUTS:
+                train(root, source, target)
+            if world > 1:
+                dist.barrier()
+                dist.destroy_process_group()
+    except Exception:
+        (root / f"failed-{rank}").write_text(traceback.format_exc())
+        raise
+
+
+def in_processes(work: Callable[[int, Path, int], None], root: Path) -> None:
+    """`work` in as many processes as the largest layout has. Fails with what the first of them raised."""
+    # Ports that follow a free one are free as a rule; each layout has one of its own.
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = min(free.getsockname()[1], 65_000)
+    context = multiprocessing.spawn(
+        work, (root, port), nprocs=max(Layout(**layout).world for layout in LAYOUTS.values()), join=False
+    )
+    try:
+        while not context.join(timeout=300):
+            pass
+    except Exception as error:
+        said = "\n".join(path.read_text() for path in sorted(root.glob("failed-*")))
+        pytest.fail(said or str(error))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    root = tmp_path_factory.mktemp("layouts")
+    in_processes(every_layout, root)
+    yield root
+
+
+def assert_same(lines: list[dict[str, Any]], expected: list[dict[str, Any]], name: str) -> None:
+    assert [line["step"] for line in lines] == [line["step"] for line in expected], name
+    for line, other in zip(lines, expected, strict=True):
+        for key in ("loss", "gradient_norm", "balance"):
+            assert line[key] == pytest.approx(other[key], rel=1e-6), (name, line["step"], key)
+        assert line["load"] == other["load"], (name, line["step"])
+
+
+def tensors(output: Path) -> dict[str, torch.Tensor]:
+    from dots_train.checkpoint import _Reader, load
+
+    found = load(output / "checkpoints" / f"step-{STEPS}")
+    stored = _Reader(found.path).read_metadata().state_dict_metadata
+    made = {name: torch.empty(one.size, dtype=one.properties.dtype) for name, one in stored.items()}  # type: ignore[union-attr]
+    found.read(made)
+    return made
+
+
+def test_every_layout_gives_the_numbers_of_one_process(runs: Path) -> None:
+    expected, weights = metrics.read(runs / "one"), tensors(runs / "one")
+    assert len(expected) == STEPS and expected[-1]["loss"] < expected[0]["loss"] - 1
+    for name in LAYOUTS:
+        assert_same(metrics.read(runs / name), expected, name)
+        found = tensors(runs / name)
+        assert found.keys() == weights.keys()
+        for key, value in weights.items():
+            if key.endswith("e_score_correction_bias"):
+                assert torch.equal(found[key], value), (name, key)
+            elif value.is_floating_point():
+                torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-5, msg=lambda m, k=key: f"{k}: {m}")
+
+
+def test_every_layout_goes_on_from_every_other(runs: Path) -> None:
+    """With activations computed again, besides, which no number depends on either."""
+    for source in LAYOUTS:
+        for target in LAYOUTS:
+            copy = runs / f"{source}-to-{target}"
+            (copy / "checkpoints").mkdir(parents=True)
+            shutil.copytree(runs / source / "checkpoints" / f"step-{HALF}", copy / "checkpoints" / f"step-{HALF}")
+            shutil.copy(runs / source / "config.json", copy)
+    in_processes(every_continuation, runs)
+    expected = metrics.read(runs / "one")
+    for source in LAYOUTS:
+        for target in LAYOUTS:
+            lines = metrics.read(runs / f"{source}-to-{target}")
+            assert_same(lines, expected[HALF:], f"{source} to {target}")
+            if source == target:
+                unbroken = metrics.read(runs / source)[HALF:]
+                assert [{**line, "timing": 0} for line in lines] == [{**line, "timing": 0} for line in unbroken]
+
+
+@pytest.mark.parametrize(
+    ("layout", "world", "changes", "message"),
+    [
+        ({"dp_shard": 2}, 1, {}, r"2 processes, and 1 were started \(torchrun --nproc-per-node 2\)"),
+        ({"dp_shard": 16, "ep": 16}, 16, {}, "ep is 16, which does not divide the 8 experts"),
+        ({"pp": 5}, 5, {}, "4 layers cannot be divided into pp x vpp = 5 parts"),
+        ({"dp_shard": 3}, 3, {}, "a batch of 16 sequences .phase 'stable'. cannot be divided among 3 ranks"),
+        ({"pp": 4}, 4, {"micro_batch": 8}, "whole micro-batches of 8, at least 4 of them"),
+        ({"pp": 2}, 2, {"micro_batch": 3}, "whole micro-batches of 3"),
+    ],
+)
+def test_a_layout_that_cannot_be_is_one_sentence(
+    tmp_path: Path, layout: dict[str, int], world: int, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_layout(job(tmp_path, layout, **changes), world)
+
+
+@pytest.mark.parametrize(
+    ("layout", "message"),
+    [
+        ({"dp_shard": 3, "ep": 2}, "ep is 2, which does not divide dp_shard"),
+        ({"vpp": 2}, "there is no pipeline"),
+        ({"pp": 0}, "pp must be at least 1"),
+    ],
+)
+def test_a_layout_that_contradicts_itself(tmp_path: Path, layout: dict[str, int], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        job(tmp_path, layout)
+
+
+def test_layers_are_divided_in_order() -> None:
+    assert chunks(7, Layout(pp=2, vpp=2)) == [[0, 1], [2, 3], [4, 5], [6]]
+    assert chunks(62, Layout(pp=16)) == [list(range(n, m)) for n, m in _ends(62, 16)]
+
+
+def _ends(layers: int, parts: int) -> list[tuple[int, int]]:
+    sizes = [layers // parts + (part < layers % parts) for part in range(parts)]
+    return [(sum(sizes[:n]), sum(sizes[: n + 1])) for n in range(parts)]
