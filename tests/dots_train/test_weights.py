@@ -24,10 +24,11 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from dots_train import checkpoint, metrics
-from dots_train.config import Job, ModelConfig
+from dots_train.config import Job, Layout, ModelConfig
 from dots_train.curriculum import Curriculum, Phase
 from dots_train.model.dots1 import Dots1, parameters
 from dots_train.model.hf import FLOAT32, from_hf, parts, shapes, to_hf
+from dots_train.parallel import mesh
 from dots_train.trainer import Trainer
 from dots_train.weights import shards
 from dots_train.weights.convert import export_hf, import_hf
@@ -361,10 +362,10 @@ def test_a_rank_of_fsdp_reads_its_own_rows(tiny: ModelConfig, rank: tuple[int, i
     number, world = rank
     with torch.device("meta"):
         model = Dots1(tiny)
-    mesh = init_device_mesh("cpu", (world,))
+    among = init_device_mesh("cpu", (world,))
     for layer in model.layers.values():
-        fully_shard(layer, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+        fully_shard(layer, mesh=among)
+    fully_shard(model, mesh=among)
     model.to_empty(device="cpu")
     read: list[int] = []
     weights = HuggingFace(exported)
@@ -380,6 +381,37 @@ def test_a_rank_of_fsdp_reads_its_own_rows(tiny: ModelConfig, rank: tuple[int, i
             assert torch.equal(tensor, expected[name]), name
     rows = sum(t.nbytes / len(t) * (-(-len(t) // world)) for t in expected.values())
     assert sum(read) <= rows + sum(t.nbytes for t in model.state_dict().values() if not isinstance(t, DTensor))
+
+
+LAYOUTS = [
+    Layout(dp_shard=4, ep=2),
+    Layout(pp=3, dp_shard=2),
+    Layout(pp=2, dp_replicate=2, dp_shard=2, ep=2),
+    Layout(pp=2, vpp=2, dp_shard=8, ep=4),
+]
+
+
+@pytest.mark.parametrize(
+    ("rank", "layout"), [((one.world - 2, one.world), one) for one in LAYOUTS], indirect=["rank"], ids=str
+)
+def test_a_rank_of_any_layout_gets_its_part(
+    tiny: ModelConfig, rank: tuple[int, int], layout: Layout, tmp_path: Path, job: Job
+) -> None:
+    """What it would have drawn itself from the seed of the weights that it is given."""
+    config = dataclasses.replace(tiny, layers=4)
+    whole = Dots1(config)
+    whole.initialize(3)
+    folder = export(whole, tmp_path / "export")
+    ranks = mesh.connect(layout, torch.device("cpu"))
+    job = dataclasses.replace(job, model=config, layout=layout)
+    parts, expected = (
+        mesh.make_parts(dataclasses.replace(job, seed=seed), ranks, torch.device("cpu")) for seed in (9, 3)
+    )
+    start_from(folder, parts, config, tmp_path / "none.json")
+    found = dict(mesh.named_tensors(parts))
+    assert found and any(".experts." in name for name in found)
+    for name, tensor in mesh.named_tensors(expected):
+        assert torch.equal(mesh.local(found[name]), mesh.local(tensor)), name
 
 
 def test_a_stage_and_a_rank_of_experts_take_their_part(tiny: ModelConfig, exported: Path) -> None:
