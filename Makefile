@@ -2,7 +2,7 @@
 PYTHON_RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo crawl-clean tokenize pretrain test check
+.PHONY: help setup demo crawl-clean tokenize pretrain test check export-readers
 .PHONY: bench bench-dedup bench-extraction bench-graph bench-kills bench-rules bench-savings bench-urls clean
 
 help: ## list the commands
@@ -21,10 +21,10 @@ crawl-clean: setup ## WARC files -> clean documents    [INPUT=... OUTPUT=... REC
 	    $(if $(INDEX),--index '$(INDEX)') $(if $(OUTPUT),--output '$(OUTPUT)') \
 	    $(if $(PARTITIONS),--partitions $(PARTITIONS))
 
-tokenize: setup ## documents -> tokenized Arrow shards  [INPUT=... OUTPUT=... TOKENIZER=... WORKERS=N JOB=...]
+tokenize: setup ## documents -> tokenized Arrow shards  [INPUT=... OUTPUT=... TOKENIZER=... SOURCE_FROM=... WORKERS=N JOB=...]
 	@$(PYTHON_RUN) -m pipelines.tokenize $(if $(JOB),--job '$(JOB)') \
 	    $(if $(INPUT),--input '$(INPUT)') $(if $(OUTPUT),--output '$(OUTPUT)') \
-	    $(if $(TOKENIZER),--tokenizer '$(TOKENIZER)') $(if $(WORKERS),--workers $(WORKERS))
+	    $(if $(SOURCE_FROM),--source-from '$(SOURCE_FROM)') $(if $(TOKENIZER),--tokenizer '$(TOKENIZER)') $(if $(WORKERS),--workers $(WORKERS))
 
 # Several processes are torchrun's; what is lost with one of them is done again from the last checkpoint.
 TORCHRUN = .venv/bin/torchrun --standalone --nproc-per-node $(NPROC) --max-restarts $(or $(RESTARTS),3)
@@ -75,6 +75,14 @@ bench-savings: setup ## what checks before parsing save and lose        [REAL=fo
 
 bench-urls: setup ## load time, memory and look-ups of the URL filter      [REAL=folder of blocklists/]
 	@$(PYTHON_RUN) -m benchmarks.urls --lists '$(REAL)/blocklists/ut1.tar.gz'
+
+# What reads our exports; torch and numpy are those of .venv, so none of what they depend on is needed.
+EXPORT_READERS := --no-deps mosaicml-streaming==0.13.0 catalogue==2.0.10 python-snappy==0.7.3 cramjam==2.14.0 \
+    zstd==1.5.7.2 datatrove==0.10.1 loguru==0.7.3 humanize==4.17.0 multiprocess==0.70.19 dill==0.4.1 \
+    megatron-core==0.13.1
+
+export-readers: setup ## the tools that our exports are for; with them tests/dots_data/test_export.py reads by these too
+	@infra/peer.sh export-readers $(EXPORT_READERS)
 
 clean: ## remove build/ (outputs and logs); the environment stays
 	rm -rf build

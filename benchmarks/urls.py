@@ -31,8 +31,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dots_data import console
-from dots_data.crawl.blocklist import CACHE_VARIABLE
+from dots_data import cache, console
 from dots_data.crawl.urls import UrlFilter, UrlFilterConfig
 
 RESULTS = Path(__file__).parent / "results"
@@ -155,8 +154,8 @@ def main() -> int:
     parser.add_argument("--lists", type=Path, required=True, help="block lists in the UT1 layout, as a tar file")
     parser.add_argument("--urls", type=int, default=1_000_000, help="URLs to compare (default: %(default)s)")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as cache:
-        os.environ[CACHE_VARIABLE] = cache
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[cache.VARIABLE] = folder
         started = time.process_time()
         UrlFilter(config_of(options.lists))
         compiling = time.process_time() - started

@@ -11,7 +11,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from dots_data import console
+from dots_data import console, shards_cli
 from dots_data.extraction import DEFAULT_ENGINE, ENGINES
 from dots_data.typed_yaml import ConfigError
 from dots_train import commands as training  # parsers alone; torch is loaded by the command that needs it
@@ -25,10 +25,12 @@ DESCRIPTION = """Questions about pages, a crawl and its tokens; models in and ou
   dots sites                                the hosts with most text, for hand cleaning
   dots index build/index                    what a living index holds; --export: its documents of all dumps
   dots takedown URL --index build/index     a document goes from an index, and what was dropped for it comes back
-  dots shards verify build/tokens           whether every shard is what its manifest says
   dots export build/model --output FOLDER   a checkpoint as a folder that transformers, vLLM and SGLang load
   dots import FOLDER --output build/start   weights of such a folder, to continue training from
   dots eval FOLDER --tasks my-tasks         benchmarks on an export, with the lm-evaluation-harness
+  dots shards verify build/tokens           whether every shard is what its manifest says; more: dots shards --help
+  dots plan dots1                           what a training run takes: steps, hours, FLOPs, memory a rank
+  dots curves build/model                   pictures of a run: its loss curve, the load of its experts
 """
 
 
@@ -211,20 +213,54 @@ def takedown(options: argparse.Namespace) -> int:
     return 0
 
 
-def shards(options: argparse.Namespace) -> int:
-    """Verify, show or count tokenized shards."""
-    from dots_data.tokens import shards as tools
+PLAN = """What a training run will be: the curriculum with steps, tokens and hours, parameters and FLOPs by part, memory
+on the fullest rank by part, bytes of the expert all-to-all, GPU hours a trillion tokens.
 
-    folder = Path(options.folder)
-    if options.action == "verify":
-        problems = tools.verify(folder)
-        for problem in problems:
-            console.fail(str(problem))
-        if not problems:
-            console.console.print(f"{folder}: every shard is what the manifest says")
-        return 1 if problems else 0
-    answer: Any = tools.peek(folder) if options.action == "peek" else tools.stats(folder)
-    console.console.print_json(json.dumps(answer, default=str, ensure_ascii=False))
+  dots plan                                                       jobs/pretrain.yaml on one GPU
+  dots plan dots1 --layout pp=8,dp_shard=64,ep=16 --gpu H800      the released model
+  dots plan dots1 --scale 1e-4                                    its recipe for a ten-thousandth of the tokens
+
+The layout is that of the job but for what --layout changes: pp pipeline ranks of vpp model chunks each, dp_replicate
+copies of dp_shard sharded ranks, of which ep divide the experts; on their product of GPUs.
+Exit codes: 0 answered, 2 the job, the layout or an option cannot be meant (a layout that does not divide says why).
+"""
+
+
+def plan(options: argparse.Namespace) -> int:
+    """Print what a training run takes on a layout."""
+    from dots_train.config import load_job
+    from dots_train.cost import GPUS, Gpu
+    from dots_train.plan import as_mapping, make_plan, sentences, tables
+
+    changed = [f"layout.{item}" for item in options.layout.split(",") if item]
+    if options.scale is not None:
+        changed.append(f"scale={options.scale}")
+    job = load_job(options.job, [*options.set, *changed])
+    if options.gpu not in GPUS:
+        raise UsageError(
+            f"no GPU {options.gpu!r} is known; there are {', '.join(GPUS)}, or give --teraflops and --gigabytes"
+        )
+    known = GPUS[options.gpu]
+    card = Gpu(options.teraflops or known.teraflops, options.gigabytes or known.gigabytes)
+    made = make_plan(job, job.layout, card, options.mfu, options.checkpointing)
+    if options.json:
+        print(json.dumps(as_mapping(made), indent=1))
+        return 0
+    for shown in tables(made):
+        left = {"curriculum": 5, "memory on the fullest rank": 4}.get(shown.title, 1)
+        console.table(shown.title, shown.columns, shown.rows, left)
+        console.console.print()
+    for sentence in sentences(made):
+        console.console.print(console.safe(sentence))
+    return 0
+
+
+def curves(options: argparse.Namespace) -> int:
+    """Draw the loss curve and the expert load of a run into its pictures/."""
+    from dots_train.pictures import draw
+
+    for sentence in draw(Path(options.run_folder)):
+        console.console.print(console.safe(sentence))
     return 0
 
 
@@ -296,10 +332,35 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--dry-run", action="store_true", help="say what would happen, change nothing")
     command.set_defaults(run=takedown)
 
-    command = commands.add_parser("shards", help="verify, peek into or count tokenized shards")
-    command.add_argument("action", choices=("verify", "peek", "stats"))
-    command.add_argument("folder", nargs="?", default="build/tokens", help="shard folder (default: %(default)s)")
-    command.set_defaults(run=shards)
+    shards_cli.add(commands)
+
+    command = commands.add_parser(
+        "plan",
+        help="what a training run takes: steps, hours, FLOPs, memory a rank",
+        description=PLAN,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument(
+        "job", nargs="?", default="jobs/pretrain.yaml", help="job file or preset (default: %(default)s)"
+    )
+    command.add_argument("--layout", default="", metavar="KEY=N,...", help="pp, vpp, dp_replicate, dp_shard, ep")
+    command.add_argument("--gpu", default="H800", metavar="NAME", help="its peak and memory (default: %(default)s)")
+    command.add_argument("--teraflops", type=float, help="dense bfloat16 peak, instead of the GPU's")
+    command.add_argument("--gigabytes", type=float, help="memory of a GPU, instead of the GPU's")
+    command.add_argument("--mfu", type=float, default=0.2, help="share of the peak that is used (default: %(default)s)")
+    command.add_argument(
+        "--checkpointing",
+        choices=("off", "selective", "full"),
+        help="activations computed again: none, all but the experts' exchange, all (default: as the job says)",
+    )
+    command.add_argument("--scale", type=float, metavar="F", help="shrink the curriculum to F times its tokens")
+    command.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="change a value of the job")
+    command.add_argument("--json", action="store_true", help="plain numbers, for programs")
+    command.set_defaults(run=plan)
+
+    command = commands.add_parser("curves", help="pictures of a training run: its loss curve, the load of its experts")
+    command.add_argument("run_folder", nargs="?", default="build/model", metavar="RUN", help="default: %(default)s")
+    command.set_defaults(run=curves)
 
     training.add(commands)
     return arguments

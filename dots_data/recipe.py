@@ -59,20 +59,22 @@ class Recipe:
         return hashlib.blake2b(canonical.encode(), digest_size=8).hexdigest()
 
     def assets_hash(self) -> str:
-        """16 hexadecimal digits over the content of the files that the recipe names (lists, site rules, models) and
-        this software's version.
+        """16 hexadecimal digits over the content of the files that the recipe names (lists, site rules, evaluation
+        sets, models) and this software's version.
 
         Raises ConfigError for a file that is missing or cannot be read.
         """
         digest = hashlib.blake2b(f"{__version__}\0".encode(), digest_size=8)
         named = (*self.url.files, *([self.sites.file] if self.sites.file else []))
+        evaluations = self.rules.decontamination.evaluations if self.rules.decontamination else ()
         models = [find_model(self.language.model)]
         if self.extraction.engine != "trafilatura":
             models.append(FAST_MODEL)
-        for path in (*map(Path, named), *models):
+        for path in (*map(Path, named), *map(Path, evaluations), *models):
             if not path.exists():
                 raise ConfigError(
-                    f"{path}: no such block list or word list; give a folder or an archive in the UT1 layout, or a file"
+                    f"{path}: no such block list, word list or evaluation set; give a folder or an archive in the UT1 "
+                    "layout, or a file"
                 )
             for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
                 if file.is_file():

@@ -98,24 +98,24 @@ class Document:
     def characters_of(self, bits: int, runs: bool = False) -> int:
         """How many characters are of one of the classes (scan.SYMBOL, ...); with `runs`, the same one again and again
         (a ruler) counted once."""
-        return int(scan.count(self.codes, _classes(), bits, runs))
+        return int(scan.count(self.codes, character_classes(), bits, runs))
 
     @property
     def folded_letters(self) -> NDArray[np.uint32]:
         """The letters alone, in lower case as scan.folds has it; uint32 [letters]."""
-        letters: NDArray[np.uint32] = scan.folded_letters(self.codes, _classes(), scan.folds())
+        letters: NDArray[np.uint32] = scan.folded_letters(self.codes, character_classes(), scan.folds())
         return letters
 
     @property
     def dotted(self) -> NDArray[np.int64]:
         """Where the stretches without white space that hold a dot inside start and end; int64 [stretches, 2]."""
-        spans: NDArray[np.int64] = scan.dotted(self.codes, _classes())
+        spans: NDArray[np.int64] = scan.dotted(self.codes, character_classes())
         return spans
 
     @cached_property
     def split_lines(self) -> scan.Lines:
         """All lines, blank ones too, as str.splitlines divides the text, measured by scan.lines; int32 [lines, 12]."""
-        return scan.lines(self.codes, _classes(), True)
+        return scan.lines(self.codes, character_classes(), True)
 
     @cached_property
     def line_table(self) -> scan.Lines:
@@ -133,7 +133,7 @@ class Document:
         """The lines between line feeds, blank ones too, measured by scan.lines; int32 [lines, 12]."""
         if scan.fed_alone(self.codes, self.split_lines):
             return self.split_lines
-        return scan.lines(self.codes, _classes(), False)
+        return scan.lines(self.codes, character_classes(), False)
 
     def repeated(self, lines: scan.Lines) -> tuple[int, int]:
         """How many of `lines` (rows of a table) occurred before in the text, and the characters in them."""
@@ -148,7 +148,7 @@ class Document:
     @property
     def paragraphs(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Where the stretches of text between blank lines start and end; int64 [paragraphs] each, at least one."""
-        spans: tuple[NDArray[np.int64], NDArray[np.int64]] = scan.paragraphs(self.codes, _classes())
+        spans: tuple[NDArray[np.int64], NDArray[np.int64]] = scan.paragraphs(self.codes, character_classes())
         return spans
 
     @cached_property
@@ -159,7 +159,7 @@ class Document:
     @cached_property
     def sentences(self) -> int:
         """How many sentences there are; a line that does not end as a sentence does counts for one more."""
-        return scan.sentence_ends(self.codes, _classes()) + len(self.line_table) - self.finished_lines
+        return scan.sentence_ends(self.codes, character_classes()) + len(self.line_table) - self.finished_lines
 
     @cached_property
     def _spans(self) -> tuple[NDArray[np.uint32], NDArray[np.int64], NDArray[np.int64]]:
@@ -171,7 +171,7 @@ class Document:
         if language in CHINESE:
             return self.codes, *_chinese_spans(self.codes)
         starts = _dictionary_starts(self.text) if language in SOUTHEAST_ASIAN else np.empty(0, np.bool_)
-        return self.codes, *scan.word_spans(self.codes, _classes(), starts)
+        return self.codes, *scan.word_spans(self.codes, character_classes(), starts)
 
     @property
     def words(self) -> list[str]:
@@ -195,7 +195,9 @@ class Document:
     def words_cut(self, cuts: NDArray[np.int64]) -> NDArray[np.int64]:
         """How many words each of `split_lines` loses if `cuts` (spans in order, int64 [cuts, 2]) are cut out, -1 if
         that may change other words of the line; int64 [lines]."""
-        gone: NDArray[np.int64] = scan.words_cut(self.codes, _classes(), *self._spans[1:], self.split_lines, cuts)
+        gone: NDArray[np.int64] = scan.words_cut(
+            self.codes, character_classes(), *self._spans[1:], self.split_lines, cuts
+        )
         return gone
 
     @cached_property
@@ -232,7 +234,7 @@ class Document:
     @property
     def word_totals(self) -> tuple[int, int, int]:
         """How many words hold a letter or digit, how many characters these have, and how many words hold a letter."""
-        totals: tuple[int, int, int] = scan.word_totals(*self._distinct, self.word_counts, _classes())
+        totals: tuple[int, int, int] = scan.word_totals(*self._distinct, self.word_counts, character_classes())
         return totals
 
     def words_among(self, wanted: frozenset[str]) -> int:
@@ -246,7 +248,7 @@ def split_words(text: str, language: str) -> list[str]:
 
 
 @cache
-def _classes() -> NDArray[np.uint32]:
+def character_classes() -> NDArray[np.uint32]:
     """The class of every character, uint32 [0x110000]; made once in each worker."""
     return scan.classes(
         {
@@ -330,7 +332,7 @@ def _chinese_words(text: str) -> list[str]:
 
 def _chinese_spans(codes: scan.Codes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Where jieba's words start and end, white space left out, URLs and rulers whole; int64 [words] each."""
-    text, starts, ends, is_run = scan.runs(codes, _classes())
+    text, starts, ends, is_run = scan.runs(codes, character_classes())
     # One join takes less time than the lengths of many words.
     joined = scan.codes("\0".join(_chinese_words(scan.text(text))))
     spans: tuple[NDArray[np.int64], NDArray[np.int64]] = scan.divided(joined, starts, ends, is_run)

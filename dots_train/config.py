@@ -8,19 +8,21 @@ report).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
 from dots_data.typed_yaml import ConfigError, build, read_yaml, to_mapping
-from dots_train.curriculum import Curriculum, parse_tokens
+from dots_train.curriculum import Curriculum, Span, parse_tokens, scaled
 
 PRESETS = Path(__file__).parent / "presets"
 
-# What may change between two parts of one run: where it reads and writes, how often it reports and saves.
+# What may change between two parts of one run: where it reads and writes, how often it reports and saves, on how many
+# ranks it runs.
 # Everything else decides the numbers, and a run that changed it would not be the same run.
 _FREE = (
     *("preset", "data", "output", "checkpoint", "log_every", "tensorboard", "verify_data"),
@@ -107,36 +109,6 @@ class BalanceConfig:
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How the processes of a run divide the work; no number of the run depends on it, but for the last bits.
-
-    There are pp * dp_replicate * dp_shard processes.
-    """
-
-    pp: int = 1
-    """Ranks of the pipeline."""
-    vpp: int = 1
-    """Parts of the model that each rank of the pipeline holds; more than one interleaves them."""
-    dp_replicate: int = 1
-    """Copies of the model (HSDP)."""
-    dp_shard: int = 1
-    """Ranks that divide a copy's weights and optimizer among them (FSDP)."""
-    ep: int = 1
-    """Ranks of dp_shard that divide the experts of a layer among them."""
-
-    def __post_init__(self) -> None:
-        for name in ("pp", "vpp", "dp_replicate", "dp_shard", "ep"):
-            _require(getattr(self, name) >= 1, f"{name} must be at least 1, found {getattr(self, name)}")
-        _require(self.dp_shard % self.ep == 0, f"ep is {self.ep}, which does not divide dp_shard ({self.dp_shard})")
-        _require(self.pp > 1 or self.vpp == 1, f"vpp is {self.vpp}, but there is no pipeline: pp is 1")
-
-    @property
-    def world(self) -> int:
-        """Processes."""
-        return self.pp * self.dp_replicate * self.dp_shard
-
-
-@dataclass(frozen=True)
 class GuardConfig:
     """When a step is not to be trusted."""
 
@@ -171,6 +143,46 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True)
+class Layout:
+    """How the processes of a run divide the work; no number of the run depends on it, but for the last bits.
+
+    There are pp * dp_replicate * dp_shard processes.
+    """
+
+    pp: int = 1
+    """Ranks of the pipeline."""
+    vpp: int = 1
+    """Parts of the model that each rank of the pipeline holds; more than one interleaves them."""
+    dp_replicate: int = 1
+    """Copies of the model (HSDP)."""
+    dp_shard: int = 1
+    """Ranks that divide a copy's weights and optimizer among them (FSDP)."""
+    ep: int = 1
+    """Ranks of dp_shard that divide the experts of a layer among them."""
+
+    def __post_init__(self) -> None:
+        for name in ("pp", "vpp", "dp_replicate", "dp_shard", "ep"):
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1, found {getattr(self, name)}")
+        _require(self.dp_shard % self.ep == 0, f"ep is {self.ep}, which does not divide dp_shard ({self.dp_shard})")
+        _require(self.pp > 1 or self.vpp == 1, f"vpp is {self.vpp}, but there is no pipeline: pp is 1")
+
+    @property
+    def world(self) -> int:
+        """Processes."""
+        return self.pp * self.dp_replicate * self.dp_shard
+
+    @property
+    def dp(self) -> int:
+        """Ranks that read sequences of their own."""
+        return self.dp_replicate * self.dp_shard
+
+    @property
+    def stages(self) -> int:
+        """Parts of the model in all; part n is on pipeline rank n % pp."""
+        return self.pp * self.vpp
+
+
+@dataclass(frozen=True)
 class Job:
     """One training run."""
 
@@ -202,6 +214,10 @@ class Job:
     balance: BalanceConfig = field(default_factory=BalanceConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     guards: GuardConfig = field(default_factory=GuardConfig)
+
+    scale: float = 1.0
+    """Shrinks the curriculum for a small run, see dots_train.curriculum.scaled. `load_job` applies it: the job that it
+    returns has the smaller curriculum, and a scale of 1 again."""
     log_every: int = 10
     """Steps between two lines on the screen; metrics.jsonl has every step."""
     tensorboard: bool = True
@@ -214,31 +230,40 @@ class Job:
             _require(getattr(self, name) >= 1, f"{name} must be at least 1, found {getattr(self, name)}")
 
 
+def presets() -> list[str]:
+    return sorted(file.stem for file in PRESETS.glob("*.yaml"))
+
+
 def preset(name: str) -> dict[str, Any]:
     """The preset's YAML as a mapping. Raises ConfigError for an unknown name."""
-    path = PRESETS / f"{name}.yaml"
-    known = sorted(file.stem for file in PRESETS.glob("*.yaml"))
-    if name not in known:
-        raise ConfigError(f"unknown preset {name!r}; there are {', '.join(known)}")
-    return read_yaml(path)
+    if name not in presets():
+        raise ConfigError(f"unknown preset {name!r}; there are {', '.join(presets())}")
+    return read_yaml(PRESETS / f"{name}.yaml")
 
 
 def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:
-    """Read a job file over its preset, then apply overrides of the form `checkpoint.keep=5`.
+    """Read a job file over its preset, apply overrides of the form `checkpoint.keep=5`, then the job's scale.
 
-    Lists (the phases of the curriculum) are replaced as a whole, never merged.
+    Lists (the phases of the curriculum) are replaced as a whole, never merged. The name of a preset that is no file is
+    taken for a job of that preset alone.
 
     Raises:
         ConfigError: the file, a key or a value is wrong; the message names it.
     """
-    values, where = read_yaml(path), str(path)
+    only_preset = str(path) in presets() and not Path(path).exists()
+    values, where = {"preset": str(path)} if only_preset else read_yaml(path), str(path)
     for override in overrides:
         values = _merge(values, _parse_override(override))
         where = f"{path} with --set"
     name = values.get("preset", "debug")
     if not isinstance(name, str):
         raise ConfigError(f"{where}: preset: expected a name, found {name!r}")
-    return build(Job, _merge(preset(name), values), where)
+    job = build(Job, _merge(preset(name), values), where)
+    try:
+        smaller = scaled(job.curriculum, job.scale, job.sequence_length)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    return replace(job, curriculum=smaller, scale=1.0)
 
 
 def identity(job: Job) -> dict[str, Any]:
@@ -256,6 +281,63 @@ def differences(saved: Mapping[str, Any], current: Mapping[str, Any], prefix: st
         elif there != here:
             found.append(f"{prefix}{key} is {there!r} there, {here!r} here")
     return found
+
+
+def check_layout(job: Job, layout: Layout, world: int) -> None:
+    """Refuse a layout that the job or the number of ranks cannot have; to be called before any process group is made.
+
+    Raises:
+        ConfigError: one sentence that names the numbers that do not fit, and what would.
+    """
+    try:
+        _check_ranks(job.model, layout, world)
+        for span in job.curriculum.spans(job.sequence_length):
+            _check_batch(job, layout, span)
+    except ValueError as error:
+        raise ConfigError(f"layout: {error}") from error
+
+
+def _check_ranks(model: ModelConfig, layout: Layout, world: int) -> None:
+    product = f"pp {layout.pp} x dp_replicate {layout.dp_replicate} x dp_shard {layout.dp_shard}"
+    _require(layout.world == world, f"{product} is {layout.world} ranks, but there are {world}")
+    _require(
+        model.experts % layout.ep == 0,
+        f"the {model.experts} experts of a layer do not divide among ep {layout.ep} ranks",
+    )
+    _require(
+        layout.ep == 1 or model.dense_layers < model.layers,
+        f"ep is {layout.ep}, but the model has no layer with experts (dense_layers is {model.dense_layers})",
+    )
+    _require(
+        layout.stages <= model.layers,
+        f"the model's {model.layers} layers do not divide among pp {layout.pp} x vpp {layout.vpp} = {layout.stages} "
+        "stages; each needs at least one",
+    )
+
+
+def _check_batch(job: Job, layout: Layout, span: Span) -> None:
+    """Whether every rank gets as much as the others, and the pipeline schedule enough equal micro-batches."""
+    where = f"phase {span.phase.name!r}: the batch of {span.sequences:,} sequences"
+    unit = layout.dp * job.micro_batch if layout.pp > 1 else layout.dp
+    whole = math.lcm(unit * (layout.pp if layout.vpp > 1 else 1), job.curriculum.batch_multiple)
+    do = f"set curriculum.batch_multiple to {whole}"
+    asked = f"{layout.dp} data-parallel ranks" + (f" in micro-batches of {job.micro_batch}" if layout.pp > 1 else "")
+    _require(span.sequences % unit == 0, f"{where} does not divide among {asked}; {do}")
+    count = span.sequences // unit
+    if layout.pp == 1:
+        return
+    _require(
+        count >= layout.pp,
+        f"{where} gives each rank {count} micro-batches, fewer than the pipeline's {layout.pp} ranks; "
+        "take a larger batch, smaller micro-batches or fewer data-parallel ranks",
+    )
+    # torch's Interleaved1F1B goes in rounds of at least pp micro-batches, all of the same size.
+    rounds = count // layout.pp
+    _require(
+        layout.vpp == 1 or count % rounds == 0,
+        f"{where} gives each rank {count} micro-batches, which the interleaved schedule cannot divide into {rounds} "
+        f"equal rounds over {layout.pp} pipeline ranks; {do}",
+    )
 
 
 def _parse_override(text: str) -> dict[str, Any]:

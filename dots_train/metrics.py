@@ -16,11 +16,31 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dots_train import cost
+from dots_train.config import ModelConfig
+from dots_train.cost import gpu, training_flops
+
 
 @dataclass(frozen=True)
 class Timing:
     seconds: float
     tokens_per_second: float
+    mfu: float | None = None
+    """Share of the devices' peak that went into the model; None where the peak is not known, as on a CPU."""
+
+
+def model_flops_utilisation(
+    model: ModelConfig, sequence_length: int, tokens_per_second: float, device_name: str, ranks: int = 1
+) -> float | None:
+    """MFU of `ranks` devices of a kind that together train so many tokens a second.
+
+    device_name: as torch.cuda.get_device_name gives it. None for a device whose peak is not in dots_train.cost.GPUS.
+    """
+    device = gpu(device_name)
+    if device is None:
+        return None
+    flops = training_flops(model, sequence_length).total
+    return cost.mfu(tokens_per_second, flops, device.teraflops * 1e12, ranks)
 
 
 @dataclass(frozen=True)
@@ -34,7 +54,11 @@ class Record:
     """Passes over the data when the step was done."""
     phase: str
     learning_rate: float
+    first_sample: int
+    """The batch is the samples from this one on, as many as `sequences`: what they are, dots_train.data tells."""
     sequences: int
+    shares: int
+    """Into so many equal parts, one behind the other, the batch was divided among those who read data."""
     loss: float
     """Mean cross-entropy of the next token, in nats."""
     balance: float
@@ -46,17 +70,50 @@ class Record:
     timing: Timing
     skipped: str | None = None
     """Why the step changed no weight: what was not finite. Its numbers are then left out."""
+    entropy: tuple[float, ...] = ()
+    """Of each mixture layer's load: 1 is even; see dots_train.health."""
+    dead_experts: int = 0
+    bias: tuple[float, ...] = ()
+    """Of each mixture layer: the largest absolute selection bias."""
+    spike: tuple[float, float] | None = None
+    """Standard deviations of loss and gradient norm above the mean of the steps before; None while they are too few."""
+    spike_score: float = 0.0
+    """Share of all steps so far that were spikes."""
+    all_to_all_bytes: int = 0
+    """Sent between ranks to and from experts in this step, over all ranks."""
 
     def line(self, steps: int) -> str:
         """For people."""
         if self.skipped is not None:
             return f"step {self.step}/{steps}  skipped: {self.skipped}"
         load = f"  load {max(self.load):.2f}" if self.load else ""
+        dead = f"  dead {self.dead_experts}" if self.dead_experts else ""
+        mfu = f"  mfu {self.timing.mfu:.1%}" if self.timing.mfu is not None else ""
         return (
             f"step {self.step}/{steps}  loss {self.loss:.4f}  lr {self.learning_rate:.2e}  "
-            f"grad {self.gradient_norm:.2f}{load}  {self.tokens:,} tokens  "
-            f"{self.timing.tokens_per_second:,.0f} tok/s"
+            f"grad {self.gradient_norm:.2f}{load}{dead}  {self.tokens:,} tokens  "
+            f"{self.timing.tokens_per_second:,.0f} tok/s{mfu}"
         )
+
+
+def scalars(record: Record) -> dict[str, float]:
+    """What TensorBoard shows of a step; layers are those with experts, counted from 0."""
+    names = ("loss", "learning_rate", "sequences", "balance", "gradient_norm", "epoch")
+    found: dict[str, float] = {name: getattr(record, name) for name in names}
+    found["perplexity"] = math.exp(min(record.loss, 80.0))
+    found["tokens_per_second"] = record.timing.tokens_per_second
+    if record.timing.mfu is not None:
+        found["mfu"] = record.timing.mfu
+    if record.spike is not None:
+        found["spike/loss"], found["spike/gradient_norm"] = record.spike
+        found["spike/score"] = record.spike_score
+    if record.all_to_all_bytes:
+        found["all_to_all_bytes"] = record.all_to_all_bytes
+    if record.load:
+        found["dead_experts"] = record.dead_experts
+    for name in ("load", "entropy", "bias"):
+        found |= {f"{name}/layer-{layer}": value for layer, value in enumerate(getattr(record, name))}
+    return found
 
 
 class Metrics:
@@ -74,12 +131,8 @@ class Metrics:
         self._file.write(json.dumps(values, allow_nan=False) + "\n")
         self._file.flush()
         if self._events is not None and record.skipped is None:
-            for name in ("loss", "learning_rate", "sequences", "balance", "gradient_norm", "epoch"):
-                self._events.add_scalar(name, getattr(record, name), record.step)
-            self._events.add_scalar("perplexity", math.exp(min(record.loss, 80.0)), record.step)
-            self._events.add_scalar("tokens_per_second", record.timing.tokens_per_second, record.step)
-            for layer, load in enumerate(record.load):
-                self._events.add_scalar(f"load/layer-{layer}", load, record.step)
+            for name, value in scalars(record).items():
+                self._events.add_scalar(name, value, record.step)
 
     def sync(self) -> None:
         """To disk; called before a checkpoint, which must not know more steps than this file."""

@@ -23,10 +23,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from dots_data.tokens import versions
 from dots_data.typed_yaml import ConfigError, to_mapping
 from dots_train import checkpoint, metrics
 from dots_train.checkpoint import Checkpoint
-from dots_train.config import Job, differences, identity
+from dots_train.config import Job, check_layout, differences, identity
 from dots_train.curriculum import Stage
 from dots_train.experts import backend
 from dots_train.guards import FirstNotFinite, first_gradient
@@ -101,14 +102,14 @@ class Trainer:
         log: Callable[[str], None] = print,
     ):
         self.job = _with_vocabulary(job, reader)
-        check_layout(self.job, mesh.world_size())
+        check_layout(self.job, self.job.layout, mesh.world_size())
         self.reader = reader
         self.output = Path(job.output)
         self.device = _prepare_torch(self.job)
         self.ranks = mesh.connect(job.layout, self.device)
         self.log = log if self.ranks.rank == 0 else _say_nothing
         self.identity = {**identity(self.job), "manifest": str(reader.manifest.id)}
-        self._alone(lambda: claim(self.output, self.identity))
+        self._alone(lambda: claim(self.output, self.identity, self.job.data))
 
         torch.manual_seed(self.job.seed)
         self.parts = mesh.make_parts(self.job, self.ranks, self.device)
@@ -190,7 +191,9 @@ class Trainer:
             epoch=self.sample / self.reader.windows,
             phase=stage.phase,
             learning_rate=stage.learning_rate,
+            first_sample=self.sample - stage.sequences,
             sequences=stage.sequences,
+            shares=self.ranks.shares,
             loss=loss,
             balance=balance_sum / self.job.balance.sequence_alpha if self.job.balance.sequence_alpha else 0.0,
             gradient_norm=norm,
@@ -369,41 +372,14 @@ class Trainer:
         return summary
 
 
-def check_layout(job: Job, world: int) -> None:
-    """Raise ConfigError, in one sentence, for a layout that cannot do this job with `world` processes."""
-    layout, model = job.layout, job.model
-    if layout.world != world:
-        raise ConfigError(
-            f"layout: pp {layout.pp} x dp_replicate {layout.dp_replicate} x dp_shard {layout.dp_shard} are "
-            f"{layout.world} processes, and {world} were started (torchrun --nproc-per-node {layout.world})"
-        )
-    if model.experts % layout.ep:
-        raise ConfigError(f"layout: ep is {layout.ep}, which does not divide the {model.experts} experts")
-    if model.layers < layout.pp * layout.vpp:
-        raise ConfigError(
-            f"layout: {model.layers} layers cannot be divided into pp x vpp = {layout.pp * layout.vpp} parts"
-        )
-    shares = layout.dp_replicate * layout.dp_shard
-    for phase in job.curriculum.phases:
-        sequences = phase.sequences(job.sequence_length)
-        batch = f"layout: a batch of {sequences} sequences (phase {phase.name!r})"
-        if sequences % shares:
-            raise ConfigError(f"{batch} cannot be divided among {shares} ranks")
-        micro_batches, rest = divmod(sequences // shares, job.micro_batch)
-        if layout.pp > 1 and (rest or micro_batches < layout.pp or (layout.vpp > 1 and micro_batches % layout.pp)):
-            rounds = f", a multiple of {layout.pp}" if layout.vpp > 1 else ""
-            raise ConfigError(
-                f"{batch} is {sequences // shares} for a rank; a pipeline of {layout.pp} needs whole micro-batches of "
-                f"{job.micro_batch}, at least {layout.pp} of them{rounds}"
-            )
-
-
 def _say_nothing(sentence: str) -> None:
     """In place of `log` in all processes but the first."""
 
 
-def claim(output: Path, wanted: dict[str, Any]) -> None:
+def claim(output: Path, wanted: dict[str, Any], data: str) -> None:
     """Write the run's identity into its output folder, or find the same one there.
+
+    data: where the shards lie; written too, for those who ask what a step read, but another place is no other run.
 
     Raises:
         ConfigError: the folder cannot be written, holds another run, or holds part of a run and no identity.
@@ -412,18 +388,26 @@ def claim(output: Path, wanted: dict[str, Any]) -> None:
     again = f"choose another output folder, or remove {output} to start anew"
     try:
         if path.exists():
-            changed = differences(json.loads(path.read_text(encoding="utf-8")), wanted)
+            saved = {name: value for name, value in json.loads(path.read_text("utf-8")).items() if name != "data"}
+            changed = differences(saved, wanted)
             if changed:
-                raise ConfigError(f"{output}: holds a run of another configuration ({'; '.join(changed)}); {again}")
+                said = [*changed, *_what_became(saved, wanted, data)]
+                raise ConfigError(f"{output}: holds a run of another configuration ({'; '.join(said)}); {again}")
             return
         if any((output / name).exists() for name in ("metrics.jsonl", "checkpoints", SUMMARY_FILE)):
             raise ConfigError(f"{output}: holds a run but no {CONFIG_FILE} that says which; {again}")
         output.mkdir(parents=True, exist_ok=True)
-        _write_json(path, wanted)
+        _write_json(path, {**wanted, "data": data})
     except OSError as error:
         raise ConfigError(f"{output}: cannot be used as the output folder ({error.strerror})") from error
     except (json.JSONDecodeError, AttributeError) as error:
         raise ConfigError(f"{path}: damaged; {again}") from error
+
+
+def _what_became(saved: dict[str, Any], wanted: dict[str, Any], data: str) -> list[str]:
+    """Of the dataset of a run, if it is no longer the one that is there: documents may have been added or removed."""
+    earlier = saved.get("manifest")
+    return [versions.fate(data, str(earlier))] if earlier and earlier != wanted.get("manifest") else []
 
 
 def _with_vocabulary(job: Job, reader: Reader) -> Job:

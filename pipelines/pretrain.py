@@ -40,6 +40,7 @@ EXAMPLES = """examples:
   python -m pipelines.pretrain                                    the debug model on build/tokens
   python -m pipelines.pretrain --data build/tokens --output build/model
   python -m pipelines.pretrain --output build/wide --set model.hidden_size=256 --set seed=1
+  python -m pipelines.pretrain --output build/tenth --scale 0.1   the same curriculum for a tenth of the tokens
 """
 
 
@@ -47,7 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
     """The job: read it, open the data, train, say what came of it. Returns the exit code."""
     options = parse(arguments)
     try:
-        job = load_job(options.job, options.set)
+        scale = [] if options.scale is None else [f"scale={options.scale}"]
+        job = load_job(options.job, [*options.set, *scale])
         job = dataclasses.replace(job, data=options.data or job.data, output=options.output or job.output)
         job = dataclasses.replace(job, init=options.init or job.init)
         reader = ShardReader(job.data, job.sequence_length, job.seed, verify=job.verify_data)
@@ -94,6 +96,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         action="append",
         default=[],
         help="change one value of the job, e.g. checkpoint.keep=5; may be given several times",
+    )
+    parser.add_argument(
+        "--scale",
+        type=float,
+        metavar="F",
+        help="shrink the curriculum to F times its tokens, with smaller batches and a shorter warm-up",
     )
     return parser.parse_args(arguments)
 

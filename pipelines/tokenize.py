@@ -7,7 +7,7 @@ an id in `doc_id` or `id`). Without TOKENIZER a byte-level BPE is trained on the
 tokenizer.json can be given instead. What a run leaves in OUTPUT:
 
     tokenizer.json                   the tokenizer that made the ids
-    shard-NNNNN.arrow                a row a document: tokens ending with EOS, id, source
+    shard-NNNNN.arrow                a row a document: tokens ending with EOS, id, source (one a shard)
     shard-NNNNN.provenance.parquet   URL, WARC file and offset, language of the same rows
     summary.json                     counts, seconds, which encoder and why
     manifest.json                    the dataset: shards, batches, checksums; written last,
@@ -37,10 +37,10 @@ from dots_data import __version__, console
 from dots_data.arguments import paths_in
 from dots_data.engines import ray as engine
 from dots_data.tokens import documents, manifest, shards, shuffle, tokenizer
-from dots_data.tokens.documents import DocumentsError, InputError, Survey
+from dots_data.tokens.documents import DocumentsError, InputError, SourceFrom, Survey
 from dots_data.tokens.manifest import Manifest, ManifestError, Recipe
 from dots_data.tokens.shards import Header, ShardError
-from dots_data.tokens.tokenizer import TextTokenizer, TokenizerConfig, TokenizerError
+from dots_data.tokens.tokenizer import Checked, TextTokenizer, TokenizerConfig, TokenizerError
 from dots_data.tokens.workspace import SUMMARY, OutputError, claim, make_folder, write_json
 from dots_data.typed_yaml import ConfigError, build, read_yaml, to_mapping
 
@@ -72,17 +72,28 @@ class ShardConfig:
 class Job:
     """A tokenize job. No result depends on `workers` (None: one a core; 0: no Ray, all in this process).
 
-    source: the name under which documents that carry no `source` of their own are counted.
+    source_from: the column that says which source a document is of. Each source has shards of its own, which a mixture
+        can weight.
+    source: the source of documents that name none there.
     seed: of the shuffle, and of the choice of documents that train the tokenizer.
     """
 
     input: tuple[str, ...] | str = ("build/crawl",)
     output: str = "build/tokens"
     source: str = "crawl"
+    source_from: str = "source"
     seed: int = 0
     workers: int | None = None
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     shards: ShardConfig = field(default_factory=ShardConfig)
+
+    def __post_init__(self) -> None:
+        if not manifest.PLAIN_NAME.fullmatch(self.source):
+            raise ValueError(f"source: {self.source[:100]!r} is no plain name ({manifest.PLAIN_NAME.pattern})")
+
+    @property
+    def named(self) -> SourceFrom:
+        return SourceFrom(self.source, self.source_from)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -123,6 +134,7 @@ def tokenize(job: Job, found: documents.Input, stages: Stages) -> dict[str, Any]
     given = tokenizer.load(job.tokenizer.file, job.tokenizer.eos) if job.tokenizer.file else None
     pieces, surveys = survey(job, found, stages)
     total = Survey.total(surveys)
+    documents.check_number(total.sources, job.named, " ".join(job.inputs))
     if not total.rows:
         raise DocumentsError(f"{' '.join(job.inputs)}: holds no document with text: there is nothing to tokenize")
     described = describe(job, total, found.recipe, given)
@@ -133,16 +145,19 @@ def tokenize(job: Job, found: documents.Input, stages: Stages) -> dict[str, Any]
             return finished
 
         # 2 Tokenizer: given, or trained on a sample chosen by keyed hash; the fastest encoder with equal ids.
-        text, sample = prepare_tokenizer(job, given, pieces, total, work, stages)
-        encoder, why = choose_encoder(job, text, sample)
+        text, sample = prepare_tokenizer(job, given, pieces, surveys, work, stages)
+        checked = stages.one("check", lambda: tokenizer.check(text, sample, job.tokenizer.encoder))
+        console.console.print(
+            f"encoder: {checked.engine} ({console.safe(checked.because)}); vocabulary {text.info.vocab_size:,}"
+        )
         plan = shuffle.Plan(
             work=str(work),
             output=job.output,
-            source=job.source,
-            engine=encoder,
-            buckets=number_of_shards(job, text, sample, total),
+            source=job.named,
+            engine=checked.engine,
             batch_tokens=job.shards.batch_tokens,
-            header=Header(text.info, tuple(sorted(total.sources)), found.recipe, job_hash, job.seed),
+            headers=tuple(Header(text.info, one, found.recipe, job_hash, job.seed) for one in sorted(total.sources)),
+            buckets=numbers_of_shards(job, text, checked, total),
         )
 
         # 3 Scatter: encode, and sort the documents into one bucket a shard by a keyed hash of their ids.
@@ -151,7 +166,7 @@ def tokenize(job: Job, found: documents.Input, stages: Stages) -> dict[str, Any]
 
         # 4 Gather: one task a bucket orders it by a second keyed hash and writes one shard.
         gather = functools.partial(_gather, plan, sorted(key for _, key in keyed))
-        gathered = stages.map("shuffle", gather, range(plan.buckets), _rows_and_bytes)
+        gathered = stages.map("shuffle", gather, range(sum(plan.buckets)), _rows_and_bytes)
 
         # 5 Manifest, last: what it does not name does not exist.
         dataset = assemble(plan, gathered, total)
@@ -172,8 +187,8 @@ def tokenize(job: Job, found: documents.Input, stages: Stages) -> dict[str, Any]
                 "from": job.tokenizer.file,
                 "sha256": text.info.sha256,
             },
-            "decodes_exactly": tokenizer.round_trips(text, sample),
-            "encoder": {"name": encoder, "because": why},
+            "decodes_exactly": checked.exact,
+            "encoder": {"name": checked.engine, "because": checked.because},
             "sources": {one.name: {"documents": one.rows, "tokens": one.tokens} for one in dataset.sources},
             "shards": len(dataset.shards),
             "shard_bytes": sum(one.bytes + one.provenance.bytes for one in dataset.shards),
@@ -189,7 +204,7 @@ def tokenize(job: Job, found: documents.Input, stages: Stages) -> dict[str, Any]
 def survey(job: Job, found: documents.Input, stages: Stages) -> tuple[list[documents.Piece], list[Survey]]:
     """Every piece of the input and what it holds."""
     pieces = documents.pieces(found.files)
-    work = functools.partial(_survey, job.source, job.seed)
+    work = functools.partial(_survey, job.named, job.seed)
     return pieces, stages.map("documents", work, pieces, lambda one: (one.rows, one.bytes))
 
 
@@ -201,6 +216,7 @@ def describe(job: Job, total: Survey, recipe: str | None, given: TextTokenizer |
         "format": f"{manifest.FORMAT}/{manifest.VERSION}",
         "documents": {"rows": total.rows, "bytes": total.bytes, "digest": f"{total.digest:032x}"},
         "recipe": recipe,
+        "source_from": job.source_from,
         "seed": job.seed,
         "tokenizer": {**({"sha256": given.info.sha256} if given else made), "eos": job.tokenizer.eos},
         "shards": to_mapping(job.shards),
@@ -211,7 +227,7 @@ def prepare_tokenizer(
     job: Job,
     given: TextTokenizer | None,
     pieces: list[documents.Piece],
-    total: Survey,
+    surveys: list[Survey],
     folder: Path,
     stages: Stages,
 ) -> tuple[TextTokenizer, list[str]]:
@@ -220,9 +236,10 @@ def prepare_tokenizer(
     if given is None and trained.exists():
         given = tokenizer.load(trained, job.tokenizer.eos)
     train_bytes = 0 if given else job.tokenizer.train_bytes
-    wanted = max(train_bytes, CHECKED_BYTES)
-    work = functools.partial(_sample, job.source, job.seed, documents.sample_bound(total, wanted))
-    parts = stages.map("sample", work, pieces, lambda one: (len(one), sum(len(text) for _, _, text in one)))
+    bound = documents.sample_bound(Survey.total(surveys), max(train_bytes, CHECKED_BYTES))
+    holding = [piece for piece, one in zip(pieces, surveys, strict=True) if one.histogram[:bound].any()]
+    work = functools.partial(_sample, job.named, job.seed, bound)
+    parts = stages.map("sample", work, holding, lambda one: (len(one), sum(len(text) for _, _, text in one)))
     candidates = [one for part in parts for one in part]
     if given is None:
         train = functools.partial(tokenizer.train, documents.choose(candidates, train_bytes), job.tokenizer)
@@ -233,23 +250,11 @@ def prepare_tokenizer(
     return given, documents.choose(candidates, CHECKED_BYTES)
 
 
-def choose_encoder(job: Job, text: TextTokenizer, sample: list[str]) -> tuple[tokenizer.Engine, str]:
-    """gigatoken where its ids are those of Hugging Face tokenizers on this job's documents; and why."""
-    encoder: tokenizer.Engine = "huggingface"
-    why = "asked for"
-    if job.tokenizer.encoder == "auto":
-        encoder, why = tokenizer.choose_engine(text, sample)
-    console.console.print(f"encoder: {encoder} ({console.safe(why)}); vocabulary {text.info.vocab_size:,}")
-    return encoder, why
-
-
-def number_of_shards(job: Job, text: TextTokenizer, sample: list[str], total: Survey) -> int:
-    """From the bytes of all text and the tokens a byte of the sample: a function of the content alone."""
-    ids, _ = text.encode(sample)
-    size = sum(len(one.encode("utf-8")) for one in sample)
-    tokens = total.rows + total.bytes * len(ids) // max(1, size)
+def numbers_of_shards(job: Job, text: TextTokenizer, checked: Checked, total: Survey) -> tuple[int, ...]:
+    """Of each source, by name: from its bytes of text and the tokens a byte of the sample, so by content alone."""
     width = manifest.DTYPES[text.info.dtype]
-    return max(1, -(-tokens * width // job.shards.shard_bytes))
+    held = (size * checked.tokens // max(1, checked.bytes) for _, size in sorted(total.sources.items()))
+    return tuple(max(1, -(-tokens * width // job.shards.shard_bytes)) for tokens in held)
 
 
 def assemble(plan: shuffle.Plan, gathered: list[shuffle.Gathered], total: Survey) -> Manifest:
@@ -260,13 +265,13 @@ def assemble(plan: shuffle.Plan, gathered: list[shuffle.Gathered], total: Survey
         if one.entry is not None
     )
     dataset = Manifest(
-        tokenizer=plan.header.tokenizer,
-        dtype=plan.header.tokenizer.dtype,
-        recipe=Recipe(plan.header.recipe, plan.header.job),
-        seed=plan.header.seed,
+        tokenizer=plan.tokenizer,
+        dtype=plan.tokenizer.dtype,
+        recipe=Recipe(plan.headers[0].recipe, plan.headers[0].job),
+        seed=plan.headers[0].seed,
         documents=sum(entry.rows for entry in entries),
         tokens=sum(entry.tokens for entry in entries),
-        sources=shards.sources_of(one.sources for one in gathered),
+        sources=shards.sources_of(entries),
         shards=entries,
     )
     if dataset.documents != total.rows:
@@ -275,11 +280,11 @@ def assemble(plan: shuffle.Plan, gathered: list[shuffle.Gathered], total: Survey
 
 
 # Tasks take one argument, and what they share through partial.
-def _survey(source: str, seed: int, piece: documents.Piece) -> Survey:
+def _survey(source: SourceFrom, seed: int, piece: documents.Piece) -> Survey:
     return documents.survey(piece, source, seed)
 
 
-def _sample(source: str, seed: int, bound: int, piece: documents.Piece) -> list[tuple[int, bytes, str]]:
+def _sample(source: SourceFrom, seed: int, bound: int, piece: documents.Piece) -> list[tuple[int, bytes, str]]:
     return documents.sample(piece, source, seed, bound)
 
 
@@ -366,6 +371,10 @@ def parser() -> argparse.ArgumentParser:
         "--input", nargs="+", help="output of crawl-clean, folders, files or globs; replaces the job's"
     )
     arguments.add_argument("--output", help="the output folder; replaces the job's")
+    arguments.add_argument(
+        "--source-from", metavar="COLUMN",
+        help="the column that says which source a document is of, for instance `language` (default: source)",
+    )  # fmt: skip
     arguments.add_argument("--tokenizer", help="a tokenizer.json to use instead of training one")
     arguments.add_argument(
         "--workers", type=int, help="Ray workers (default: one a core; 0: no Ray); no result depends on it"
@@ -402,6 +411,8 @@ def job_of(options: argparse.Namespace) -> Job:
         job = dataclasses.replace(job, input=tuple(paths_in(options.input)))
     if options.output:
         job = dataclasses.replace(job, output=options.output)
+    if options.source_from:
+        job = dataclasses.replace(job, source_from=options.source_from)
     if options.tokenizer:
         job = dataclasses.replace(job, tokenizer=dataclasses.replace(job.tokenizer, file=options.tokenizer))
     if options.workers is not None:

@@ -10,15 +10,12 @@ with one hash are two entries.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import mmap
 import os
 import struct
 import tarfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -26,15 +23,13 @@ from typing import NamedTuple
 import numpy as np
 import xxhash
 
+from dots_data import cache
 from dots_data.typed_yaml import ConfigError
 
 KINDS = ("domains", "urls", "expressions")
-CACHE_VARIABLE = "DOTS_CACHE"
 # A change of the layout, or of how an entry is normalised, makes another file.
 _FORMAT = b"dots.blocklist/2"
 _HEADER = struct.Struct("<16sQQQQ")
-# The largest public lists take seconds.
-_MAX_WAIT_SECONDS = 600.0
 
 
 class Listed(NamedTuple):
@@ -121,23 +116,11 @@ def compile_lists(
     if ends[-1] >= 1 << 32:
         raise ConfigError("the blocklists hold more than 4 GiB of entries")
     facts = json.dumps({"categories": categories, "expressions": sorted(set(expressions))}).encode()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # One name, so that what a killed process leaves is replaced by the next.
-    temporary = target.with_name(f".{target.name}.tmp")
-    temporary.unlink(missing_ok=True)
-    with open(temporary, "xb") as file:
-        file.write(_HEADER.pack(_FORMAT, len(encoded), size, int(ends[-1]), len(facts)))
-        for array in (
-            np.array(slots, "<u4"),
-            ends.astype("<u4"),
-            np.array([category for _, category in encoded], "<u2"),
-        ):
-            file.write(array.tobytes())
-        file.write(b"".join(entry for entry, _ in encoded))
-        file.write(facts)
-    # Other users of the cache read it too.
-    temporary.chmod(0o644)
-    os.replace(temporary, target)
+    arrays = (np.array(slots, "<u4"), ends.astype("<u4"), np.array([category for _, category in encoded], "<u2"))
+    header = _HEADER.pack(_FORMAT, len(encoded), size, int(ends[-1]), len(facts))
+    cache.write(
+        target, [header, *(array.tobytes() for array in arrays), b"".join(entry for entry, _ in encoded), facts]
+    )
 
 
 def compiled(
@@ -155,46 +138,13 @@ def compiled(
     for path in paths:
         for content in _contents(path):
             digest.update(hashlib.blake2b(content).digest())
-    target = _cache() / f"blocklist-{digest.hexdigest()}.bin"
-    with contextlib.suppress(ConfigError):
-        return BlockList(target)
-    with _locked(target.with_suffix(".lock")):
-        # Another process may have made it meanwhile.
-        with contextlib.suppress(ConfigError):
-            return BlockList(target)
+
+    def make(target: Path) -> None:
         listed = [one for path in paths for one in _checked(path, categories)]
         kinds = {kind: list(_entries(listed, kind, normal[kind])) for kind in KINDS}
-        try:
-            compile_lists(target, kinds["domains"] + kinds["urls"], kinds["expressions"])
-        except OSError as error:
-            raise ConfigError(f"{target}: cannot be written ({error.strerror})") from error
-        return BlockList(target)
+        compile_lists(target, kinds["domains"] + kinds["urls"], kinds["expressions"])
 
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock file; wait for it, but not for ever."""
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error.strerror})") from error
-    deadline = time.monotonic() + _MAX_WAIT_SECONDS
-    try:
-        while not _taken(file):
-            if time.monotonic() > deadline:
-                raise ConfigError(f"{path}: another process has been compiling these blocklists for too long; end it")
-            time.sleep(0.05)
-        yield
-    finally:
-        os.close(file)
-
-
-def _taken(file: int) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    return cache.opened(f"blocklist-{digest.hexdigest()}.bin", BlockList, make)
 
 
 def _contents(path: Path) -> Iterator[bytes]:
@@ -248,14 +198,3 @@ def _read(path: Path, categories: Sequence[str] | None) -> Iterator[Listed]:
 
 def _is_wanted(parts: Sequence[str], categories: Sequence[str] | None) -> bool:
     return len(parts) > 1 and parts[-1] in KINDS and (categories is None or parts[-2] in categories)
-
-
-def _cache() -> Path:
-    """The folder of compiled lists: DOTS_CACHE, else `dots` in the user's cache folder."""
-    given = os.environ.get(CACHE_VARIABLE)
-    base = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dots"
-    try:
-        base.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{base}: cannot be written ({error.strerror}); set {CACHE_VARIABLE} to a folder") from error
-    return base

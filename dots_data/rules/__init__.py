@@ -2,20 +2,23 @@
 
 One published set a file, each with the dataclass of its thresholds, its `measure` and its rules in the
 published order. The sets are judged in FineWeb's order (Gopher repetition, Gopher quality, C4, FineWeb), the
-paper's own first and RefinedWeb's last. Gopher and RefinedWeb measure the text as it came; C4 removes lines; C4 and
-FineWeb measure what is left of it, as in FineWeb; the paper's own rules too, since what is left is what would be kept.
+paper's own first, RefinedWeb's after them, and decontamination last. Gopher and RefinedWeb measure the text as it came;
+C4 removes lines; C4 and FineWeb measure what is left of it, as in FineWeb; the paper's own rules and decontamination
+too, since what is left is what would be kept.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from typing import Any, NamedTuple
 
 from dots_data.judge import Rule, Verdict, judge
-from dots_data.rules import c4, fineweb, gopher, paper, refinedweb
+from dots_data.rules import c4, decontamination, fineweb, gopher, paper, refinedweb
 from dots_data.rules.c4 import C4
+from dots_data.rules.decontamination import Decontamination
 from dots_data.rules.fineweb import FineWeb
 from dots_data.rules.gopher import GopherQuality, GopherRepetition
 from dots_data.rules.paper import Paper
@@ -36,6 +39,7 @@ class RulesConfig:
     c4: C4 | None = dataclass_field(default_factory=C4)
     fineweb: FineWeb | None = dataclass_field(default_factory=FineWeb)
     refinedweb: RefinedWeb | None = dataclass_field(default_factory=RefinedWeb)
+    decontamination: Decontamination | None = dataclass_field(default_factory=Decontamination)
 
 
 class Cleaned(NamedTuple):
@@ -47,12 +51,14 @@ class Cleaned(NamedTuple):
 
 
 class _Set(NamedTuple):
-    """A rule set: the field of `RulesConfig` that holds its thresholds, its rules, its measure."""
+    """A rule set: the field of `RulesConfig` that holds its thresholds, its rules, its measure; what else of the
+    measures a verdict tells."""
 
     field: str
     rules: tuple[Rule, ...]
     measure: Callable[[Document, Any], dict[str, float]]
     before_removal: bool = False
+    detail: Callable[[Mapping[str, float], Any], str] | None = None
 
 
 _SETS = (
@@ -62,6 +68,7 @@ _SETS = (
     _Set("c4", c4.RULES, c4.measure),
     _Set("fineweb", fineweb.RULES, fineweb.measure),
     _Set("refinedweb", refinedweb.RULES, refinedweb.measure, before_removal=True),
+    _Set("decontamination", decontamination.RULES, decontamination.measure, detail=decontamination.detail),
 )
 
 
@@ -102,7 +109,8 @@ def decide(measures: Mapping[str, float], language: str, config: RulesConfig) ->
     for rule_set in _sets_on(config):
         verdict = judge(STAGE, rule_set.rules, measures, _thresholds_of(rule_set, language, config))
         if verdict is not None:
-            return verdict
+            told = rule_set.detail(measures, getattr(config, rule_set.field)) if rule_set.detail else ""
+            return dataclasses.replace(verdict, detail=told)
     return None
 
 

@@ -5,51 +5,61 @@ its own canonical JSON without the id, so that equal data under equal settings h
 checkpoint can name exactly what it was trained on. Standard library and NumPy only, so that the trainer reads
 it without the data side.
 
-Format `dots-tokens`, version 1 (all counts and offsets are integers, offsets in bytes from the start of the
+Format `dots-tokens`, version 2 (all counts and offsets are integers, offsets in bytes from the start of the
 file):
 
     {format, version, id,
      tokenizer: {file, sha256, vocab_size, eos, eos_id, bos_id | null, special: {text: id}},
      dtype: "uint16" | "uint32",
-     recipe: {data: hash of the recipe that made the documents | null, tokenize: hash of this job},
+     recipe: {data: hash of the recipe that made the documents | null, tokenize: hash of this job,
+              derived: {dataset: id, rule: text} | null},     where it is a part of another dataset
      seed, documents, tokens,
-     sources: [{name, rows, tokens}],         sorted by name; shards' `source` dictionaries hold exactly these
-     shards: [{file, job: hash of the job that wrote it, rows, tokens, bytes,
+     sources: [{name, rows, tokens}],         sorted by name, 1,000 at most
+     batches: name of the file of the batch tables, see dots_data.tokens.batches
+     shards: [{file, source: name of one of them, job: hash of the job that wrote it, rows, tokens, bytes,
                xxh3: 32 hex digits of XXH3-128 of the file,
                header: {offset, length},       the schema and dictionary messages
-               batches: {offset: [...], length: [...], rows: [...], tokens: [...], tokens_at: [...]},
+               batches: {count, digest},       rows of the batch table, and BLAKE2b-128 of their bytes
                provenance: {file, bytes, xxh3}}]}
 
-`batches` is a table in columns (small to parse at a million batches). `offset` and `length` of a batch
-enclose its
-whole encapsulated Arrow IPC message, metadata and body: one ranged read; after the bytes of `header` it is an
-Arrow stream. `tokens_at` is where its token values begin (a multiple of 64), `tokens` of them; the `rows + 1`
-int64 document borders stand directly before. So any window of tokens is one ranged read too.
+A shard holds documents of one source. So the shards that name a source, in their order, are a token stream of its own,
+and a mixture can weight it; all shards in their order are the stream of the whole.
+
+A row of the batch table is {offset, length, rows, tokens, tokens_at, crc32}. `offset` and `length` enclose the whole
+encapsulated Arrow IPC message of a record batch, metadata and body: one ranged read, checked by `crc32`; after the
+bytes of `header` it is an Arrow stream. `tokens_at` is where its token values begin (a multiple of 64), `tokens` of
+them; the `rows + 1` int64 document borders stand directly before. So any window of tokens is one ranged read too.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import hashlib
 import json
+import mmap
 import os
-from array import array
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
+from dots_data.tokens import batches
+from dots_data.tokens.batches import LARGEST, Batches
+from dots_data.tokens.batches import ManifestError as ManifestError
+
+Fetch = Callable[[str, int, int], bytes | memoryview]  # file, offset, length
 
 FORMAT = "dots-tokens"
-VERSION = 1
+VERSION = 2
 NAME = "manifest.json"
 DTYPES = {"uint16": 2, "uint32": 4}
-LARGEST = 1 << 56  # sums and products of two counts' bytes stay within int64
 
-
-class ManifestError(ValueError):
-    """A manifest that cannot be read or contradicts itself; the message names the file and the key."""
+# Names of sources come from crawled documents, and go to screens, job files and file names.
+PLAIN_NAME = re.compile(r"\w[\w.+-]{0,63}")
+MOST_SOURCES = 1000
 
 
 @dataclass(frozen=True)
@@ -71,11 +81,20 @@ class TokenizerInfo:
 
 
 @dataclass(frozen=True)
+class Derived:
+    """Of which dataset (its id) another one was made, and by which rule."""
+
+    dataset: str
+    rule: str
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Hashes of what made the data: the recipe of the documents (if known), and the tokenize job."""
 
     data: str | None
     tokenize: str
+    derived: Derived | None = None
 
 
 @dataclass(frozen=True)
@@ -105,50 +124,11 @@ class Companion:
 
 
 @dataclass(frozen=True)
-class BatchEntry:
-    """One record batch: its message at [offset, offset + length), its token values from byte `tokens_at`."""
-
-    offset: int
-    length: int
-    rows: int
-    tokens: int
-    tokens_at: int
-
-
-@dataclass(frozen=True)
-class Batches(Sequence[BatchEntry]):
-    """The batch table of a shard in columns of int64; an item is a BatchEntry."""
-
-    offset: array[int]
-    length: array[int]
-    rows: array[int]
-    tokens: array[int]
-    tokens_at: array[int]
-
-    @classmethod
-    def of(cls, entries: Sequence[BatchEntry]) -> Batches:
-        return cls(*(array("q", [getattr(entry, name) for entry in entries]) for name in BATCH_COLUMNS))
-
-    def __len__(self) -> int:
-        return len(self.offset)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        return BatchEntry(*(getattr(self, name)[index] for name in BATCH_COLUMNS))
-
-    def __iter__(self) -> Iterator[BatchEntry]:
-        return (self[i] for i in range(len(self)))
-
-
-BATCH_COLUMNS = ("offset", "length", "rows", "tokens", "tokens_at")
-
-
-@dataclass(frozen=True)
 class Shard:
-    """One Arrow IPC file and the Parquet file of provenance beside it."""
+    """One Arrow IPC file of documents of one source, and the Parquet file of provenance beside it."""
 
     file: str
+    source: str
     job: str
     rows: int
     tokens: int
@@ -161,7 +141,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A dataset of tokens. The token stream is that of the shards in this order."""
+    """A dataset of tokens. The token stream of a source is that of its shards in this order."""
 
     tokenizer: TokenizerInfo
     dtype: str
@@ -172,7 +152,7 @@ class Manifest:
     sources: tuple[Source, ...]
     shards: tuple[Shard, ...]
 
-    @property
+    @functools.cached_property
     def id(self) -> str:
         """BLAKE2b-128 of the canonical JSON without the id, in hexadecimal."""
         return content_id(to_mapping(self))
@@ -190,13 +170,15 @@ def content_id(value: Any) -> str:
 
 def to_mapping(manifest: Manifest) -> dict[str, Any]:
     """The manifest as plain mappings and lists, without its id."""
-    return {"format": FORMAT, "version": VERSION, **_plain(manifest)}
+    tables = batches.file_name(shard.batches for shard in manifest.shards)
+    return {"format": FORMAT, "version": VERSION, "batches": tables, **_plain(manifest)}
 
 
 def write(folder: str | Path, manifest: Manifest) -> Path:
-    """Commit the dataset: write manifest.json beside its shards, durable and in one step."""
+    """Commit the dataset: write its batch tables, then manifest.json, beside its shards, each durably in one step."""
     content = to_mapping(manifest)
     path = Path(folder) / NAME
+    write_atomically(path.with_name(content["batches"]), b"".join(batches.encoded(s.batches) for s in manifest.shards))
     write_atomically(path, canonical_json({**content, "id": content_id(content)}).encode("ascii") + b"\n")
     return path
 
@@ -206,7 +188,8 @@ def read(folder: str | Path) -> Manifest:
 
     Raises:
         ManifestError: it is missing, is not JSON, is of another format or version, lacks a key or has one of
-            another type, does not add up, names a file outside its folder, or is not what its id says.
+            another type, does not add up, names a file outside its folder, or is not what its id says. What is wrong
+            with the batch table of a shard is raised where it is first looked at.
     """
     path = manifest_path(folder)
     try:
@@ -215,7 +198,7 @@ def read(folder: str | Path) -> Manifest:
         raise ManifestError(f"{path}: cannot be read ({error.strerror}); is this a folder of token shards?") from error
     except (ValueError, RecursionError) as error:
         raise ManifestError(f"{path}: not JSON: {error}") from error
-    return parse(loaded, str(path))
+    return parse(loaded, str(path), mapped(path.parent))
 
 
 def manifest_path(folder: str | Path) -> Path:
@@ -224,26 +207,52 @@ def manifest_path(folder: str | Path) -> Path:
     return path if path.is_file() else path / NAME
 
 
-def parse(loaded: Any, where: str) -> Manifest:
-    """A manifest from decoded JSON. `where` names its origin in errors. Raises ManifestError."""
+def mapped(folder: Path) -> Fetch:
+    """Bytes of files of a folder, mapped so that processes share them."""
+
+    @functools.cache
+    def whole(file: str) -> memoryview:
+        with open(folder / file, "rb") as opened:
+            return memoryview(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
+
+    def fetch(file: str, offset: int, length: int) -> memoryview:
+        try:
+            return whole(file)[offset : offset + length]
+        except (OSError, ValueError) as error:
+            raise ManifestError(f"{folder / file}: cannot be read: {error}") from error
+
+    return fetch
+
+
+def parse(loaded: Any, where: str, fetch: Fetch) -> Manifest:
+    """A manifest from decoded JSON. `where` names its origin in errors; `fetch` reads its batch tables when they are
+    needed. Raises ManifestError.
+    """
     top = _Keys(loaded, where)
     if top.get("format", str) != FORMAT:
         raise ManifestError(f"{where}: format: {loaded['format']!r} is not {FORMAT!r}")
     if top.get("version", int) != VERSION:
         raise ManifestError(f"{where}: version: {loaded['version']} cannot be read here, only {VERSION}")
     given = top.get("id", str)
+    dtype = top.get("dtype", str)
+    if dtype not in DTYPES:
+        raise ManifestError(f"{where}: dtype: {dtype!r} is not one of {', '.join(DTYPES)}")
+    file = top.file("batches")
+    tables = _Tables(file, DTYPES[dtype], fetch)
     manifest = Manifest(
         tokenizer=_tokenizer(top.keys("tokenizer")),
-        dtype=top.get("dtype", str),
+        dtype=dtype,
         recipe=_recipe(top.keys("recipe")),
         seed=top.get("seed", int),
         documents=top.count("documents"),
         tokens=top.count("tokens"),
         sources=tuple(_source(item) for item in top.items("sources")),
-        shards=tuple(_shard(item) for item in top.items("shards")),
+        shards=tuple(_shard(item, tables) for item in top.items("shards")),
     )
     top.no_more()
     _check_sums(manifest, where)
+    if file != batches.file_name(shard.batches for shard in manifest.shards):
+        raise ManifestError(f"{where}: batches: {file!r} is not named by the digests of the shards: it was changed")
     if given != manifest.id:
         raise ManifestError(f"{where}: id: says {given}, but the content has {manifest.id}: it was changed or cut")
     return manifest
@@ -271,18 +280,23 @@ def commit(temporary: Path, path: Path) -> None:
 
 
 def shard_mapping(shard: Shard) -> dict[str, Any]:
-    """A shard's entry as plain mappings and lists."""
-    return cast(dict[str, Any], _plain(shard))
+    """A shard's entry and its batch table as plain mappings and lists."""
+    return {**_plain(shard), "table": shard.batches.table.tolist()}
 
 
 def shard_from(mapping: Any, where: str) -> Shard:
     """The inverse of `shard_mapping`. Raises ManifestError."""
-    return _shard(_Keys(mapping, where))
+    keys = _Keys(mapping, where)
+    table = keys.get("table", list)
+    try:
+        return dataclasses.replace(_shard(keys), batches=Batches.of(table))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ManifestError(f"{where}: table: {error}") from error
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, array):
-        return value.tolist()
+    if isinstance(value, Batches):
+        return {"count": len(value), "digest": value.digest}
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, tuple):
@@ -327,17 +341,12 @@ class _Keys:
     def keys(self, name: str) -> _Keys:
         return _Keys(self.get(name, dict), f"{self.where}: {name}")
 
+    def optional(self, name: str) -> _Keys | None:
+        value = self.get(name, dict, None)
+        return None if value is None else _Keys(value, f"{self.where}: {name}")
+
     def items(self, name: str) -> list[_Keys]:
         return [_Keys(item, f"{self.where}: {name}[{i}]") for i, item in enumerate(self.get(name, list))]
-
-    def integers(self, name: str) -> array[int]:
-        try:
-            column = array("q", self.get(name, list))
-        except (TypeError, OverflowError) as error:
-            raise ManifestError(f"{self.where}: {name}: expected integers: {error}") from error
-        if column and not 0 <= min(column) <= max(column) < LARGEST:
-            raise ManifestError(f"{self.where}: {name}: {min(column)} to {max(column)} are no counts or offsets")
-        return column
 
     def no_more(self) -> None:
         if self._left:
@@ -367,8 +376,11 @@ def _tokenizer(keys: _Keys) -> TokenizerInfo:
 
 
 def _recipe(keys: _Keys) -> Recipe:
-    recipe = Recipe(keys.get("data", str, None), keys.get("tokenize", str))
-    keys.no_more()
+    origin = keys.optional("derived")
+    derived = Derived(origin.get("dataset", str), origin.get("rule", str)) if origin else None
+    recipe = Recipe(keys.get("data", str, None), keys.get("tokenize", str), derived)
+    for part in filter(None, (keys, origin)):
+        part.no_more()
     return recipe
 
 
@@ -378,57 +390,77 @@ def _source(keys: _Keys) -> Source:
     return source
 
 
-def _shard(keys: _Keys) -> Shard:
+class _Tables:
+    """Where the batch tables of a manifest's shards lie: each begins where the one before it ends."""
+
+    def __init__(self, file: str, width: int, fetch: Fetch) -> None:
+        self._file, self._width, self._fetch, self._rows = file, width, fetch, 0
+
+    def next(self, count: int, digest: str, where: str, shard: Mapping[str, int]) -> Batches:
+        """The next `count` rows, to be read and checked against their shard when they are looked at."""
+        first, where = self._rows, f"{where}: batches: {self._file}"
+        self._rows += count
+
+        def load() -> batches.I64:
+            content = self._fetch(self._file, batches.ROW * first, batches.ROW * count)
+            table = batches.decoded(content, count, digest, where)
+            batches.check(table, width=self._width, where=where, **shard)
+            return table
+
+        return Batches(count, digest, load)
+
+
+def _shard(keys: _Keys, tables: _Tables | None = None) -> Shard:
     header, table, beside = keys.keys("header"), keys.keys("batches"), keys.keys("provenance")
+    span = Span(header.count("offset"), header.count("length"))
+    rows, tokens, size = keys.count("rows"), keys.count("tokens"), keys.count("bytes")
+    count, digest = table.count("count"), table.get("digest", str)
+    known = {"rows": rows, "tokens": tokens, "size": size, "head": span.offset + span.length}
     shard = Shard(
         file=keys.file("file"),
+        source=keys.get("source", str),
         job=keys.get("job", str),
-        rows=keys.count("rows"),
-        tokens=keys.count("tokens"),
-        bytes=keys.count("bytes"),
+        rows=rows,
+        tokens=tokens,
+        bytes=size,
         xxh3=keys.get("xxh3", str),
-        header=Span(header.count("offset"), header.count("length")),
-        batches=Batches(*(table.integers(name) for name in BATCH_COLUMNS)),
+        header=span,
+        batches=tables.next(count, digest, keys.where, known) if tables else Batches.of(()),
         provenance=Companion(beside.file("file"), beside.count("bytes"), beside.get("xxh3", str)),
     )
     for part in (keys, header, table, beside):
         part.no_more()
-    if len({len(getattr(shard.batches, name)) for name in BATCH_COLUMNS}) != 1:
-        raise ManifestError(f"{table.where}: its columns differ in length")
     return shard
 
 
 def _check_sums(manifest: Manifest, where: str) -> None:
-    if manifest.dtype not in DTYPES:
-        raise ManifestError(f"{where}: dtype: {manifest.dtype!r} is not one of {', '.join(DTYPES)}")
     if manifest.tokenizer.vocab_size > 1 << 8 * DTYPES[manifest.dtype]:
         raise ManifestError(f"{where}: dtype: {manifest.dtype} cannot hold {manifest.tokenizer.vocab_size} ids")
+    _expect_sum(sum(shard.rows for shard in manifest.shards), manifest.documents, f"{where}: documents of shards")
+    _expect_sum(sum(shard.tokens for shard in manifest.shards), manifest.tokens, f"{where}: tokens of shards")
+    _check_sources(manifest, where)
+
+
+def _check_sources(manifest: Manifest, where: str) -> None:
+    names = [source.name for source in manifest.sources]
+    if len(names) > MOST_SOURCES:
+        raise ManifestError(f"{where}: sources: {len(names)} of them, {MOST_SOURCES} at most can be read")
+    if names != sorted(set(names)):
+        raise ManifestError(f"{where}: sources: not sorted by name, or one is named twice")
+    for name in names:
+        if not PLAIN_NAME.fullmatch(name):
+            raise ManifestError(f"{where}: sources: {name[:100]!r} is no plain name ({PLAIN_NAME.pattern})")
+    rows, tokens = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
     for i, shard in enumerate(manifest.shards):
-        here = f"{where}: shards[{i}] ({shard.file})"
-        _expect_sum(sum(shard.batches.rows), shard.rows, f"{here}: rows")
-        _expect_sum(sum(shard.batches.tokens), shard.tokens, f"{here}: tokens")
-        _check_batches(shard, DTYPES[manifest.dtype], here)
-    for name, parts in (("shards", manifest.shards), ("sources", manifest.sources)):
-        parts = cast("tuple[Shard, ...]", parts)
-        _expect_sum(sum(part.rows for part in parts), manifest.documents, f"{where}: documents of {name}")
-        _expect_sum(sum(part.tokens for part in parts), manifest.tokens, f"{where}: tokens of {name}")
-
-
-def _check_batches(shard: Shard, width: int, where: str) -> None:
-    offset, length, rows, tokens, tokens_at = (
-        np.frombuffer(getattr(shard.batches, name), dtype=np.int64) for name in BATCH_COLUMNS
-    )
-    ends = np.concatenate([[shard.header.offset + shard.header.length], offset + length])
-    fits = (
-        (ends[:-1] <= offset)
-        & (offset <= tokens_at - 8 * (rows + 1))
-        & (tokens_at + width * tokens <= ends[1:])
-        & (ends[1:] <= shard.bytes)
-        & (tokens_at % 64 == 0)
-    )
-    if not fits.all():
-        i = int(np.flatnonzero(~fits)[0])
-        raise ManifestError(f"{where}: batches[{i}]: its bytes do not fit the file, its neighbours or its tokens")
+        if shard.source not in rows:
+            raise ManifestError(
+                f"{where}: shards[{i}] ({shard.file}): source: {shard.source[:100]!r} is not in sources"
+            )
+        rows[shard.source] += shard.rows
+        tokens[shard.source] += shard.tokens
+    for source in manifest.sources:
+        _expect_sum(rows[source.name], source.rows, f"{where}: sources: {source.name}: rows")
+        _expect_sum(tokens[source.name], source.tokens, f"{where}: sources: {source.name}: tokens")
 
 
 def _expect_sum(found: int, said: int, where: str) -> None:

@@ -1,19 +1,20 @@
 """Token shards: Arrow IPC files that can be memory-mapped, read in ranges, and checked to the bit.
 
-A row is a document. `tokens` (large_list of uint16 or uint32, each document ending with EOS) comes first, so
-that the values buffer of a record batch is its token stream and the offsets buffer before it the document
-borders; `doc_id` (16 bytes), `source` (dictionary) and `bucket` (uint8, 0 where nothing sorts documents by
-language or quality) follow. Files are uncompressed; the token values of each batch begin on a 64-byte
-boundary of the file (the batch's own metadata carries a string `pad` of the length that this takes).
-Provenance lies beside, in a Parquet file of the same row order. `dots_data.tokens.manifest` says how the
-manifest describes all this.
+A row is a document, and all documents of a shard are of one source. `tokens` (large_list of uint16 or uint32, each
+document ending with EOS) comes first, so that the values buffer of a record batch is its token stream and the offsets
+buffer before it the document borders; `doc_id` (16 bytes), `source` (a dictionary of one name) and `bucket` (uint8, 0
+where nothing sorts documents by language or quality) follow. Files are uncompressed; the token values of each batch
+begin on a 64-byte boundary of the file (the batch's own metadata carries a string `pad` of the length that this takes).
+Provenance lies beside, in a Parquet file of the same row order. `dots_data.tokens.manifest` says how the manifest
+describes all this.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,10 @@ import pyarrow.parquet as pq
 import xxhash
 
 from dots_data.tokens import manifest as manifests
+from dots_data.tokens.batches import BatchEntry, Batches
 from dots_data.tokens.manifest import (
     FORMAT,
     VERSION,
-    BatchEntry,
-    Batches,
     Companion,
     Manifest,
     ManifestError,
@@ -68,10 +68,10 @@ class ShardError(ValueError):
 
 @dataclass(frozen=True)
 class Header:
-    """What every shard of a job says of itself in its schema metadata, and the names `source` may take."""
+    """What every shard of a source says of itself in its schema metadata."""
 
     tokenizer: TokenizerInfo
-    sources: tuple[str, ...]
+    source: str
     recipe: str | None
     job: str
     seed: int
@@ -88,6 +88,7 @@ class Header:
             "eos_id": str(self.tokenizer.eos_id),
             "special": manifests.canonical_json(dict(self.tokenizer.special)),
             "dtype": self.tokenizer.dtype,
+            "source": self.source,
             "recipe": self.recipe or "",
             "job": self.job,
             "seed": str(self.seed),
@@ -107,13 +108,12 @@ class Header:
 class Documents:
     """Some documents in their order: `values` cut at `borders` (n + 1, from 0), and n of everything else.
 
-    sources: places in `Header.sources`. doc_ids: 16 bytes each.
+    doc_ids: 16 bytes each.
     """
 
     values: Values
     borders: npt.NDArray[np.int64]
     doc_ids: pa.Array
-    sources: npt.NDArray[np.int16]
     buckets: npt.NDArray[np.uint8]
 
 
@@ -141,7 +141,8 @@ def record_batch(documents: Documents, header: Header) -> pa.RecordBatch:
     tokens = pa.LargeListArray.from_arrays(
         pa.array(borders), pa.array(values.astype(info.dtype, copy=False)), type=list_of(header.token_type)
     )
-    sources = pa.DictionaryArray.from_arrays(pa.array(documents.sources), pa.array(header.sources, pa.string()))
+    places = pa.array(np.zeros(len(documents.doc_ids), dtype=np.int16))
+    sources = pa.DictionaryArray.from_arrays(places, pa.array([header.source], pa.string()))
     columns = [tokens, documents.doc_ids, sources, pa.array(documents.buckets)]
     return pa.record_batch(columns, schema=header.schema())
 
@@ -163,9 +164,10 @@ def write_shard(
     span, table = read_layout(temporary)
     entry = Shard(
         file=file.name,
+        source=header.source,
         job=header.job,
-        rows=sum(table.rows),
-        tokens=sum(table.tokens),
+        rows=int(table.rows.sum()),
+        tokens=int(table.tokens.sum()),
         bytes=temporary.stat().st_size,
         xxh3=checksum(temporary),
         header=span,
@@ -195,7 +197,9 @@ def read_layout(path: Path) -> tuple[Span, Batches]:
             for number, (offset, length) in enumerate(spans[1:]):
                 tokens = reader.get_batch(number).column("tokens")
                 at = tokens.values.buffers()[1].address - base
-                entries.append(BatchEntry(offset, length, len(tokens), len(tokens.values), at))
+                file.seek(offset)
+                crc = zlib.crc32(file.read_buffer(length))
+                entries.append(BatchEntry(offset, length, len(tokens), len(tokens.values), at, crc))
     except (OSError, pa.ArrowException, IndexError, KeyError) as error:
         raise ShardError(f"{path}: cannot be read as a shard: {error}") from error
     return Span(*spans[0]), Batches.of(entries)
@@ -222,10 +226,9 @@ def read_batch(path: Path, shard: Shard, number: int) -> pa.RecordBatch:
 
 
 def verify(folder: str | Path) -> list[str]:
-    """Everything that is wrong with a dataset, one sentence each, naming file and place; empty when nothing
-    is.
+    """Everything that is wrong with a dataset, one sentence each, naming file and place; empty when nothing is.
 
-    Reads every byte: checksums, batch table, borders, ids below the vocabulary, EOS, provenance in row order.
+    Reads every byte: checksums, batch table, borders, ids below the vocabulary, EOS, source, provenance in row order.
     """
     try:
         manifest = manifests.read(folder)
@@ -233,20 +236,11 @@ def verify(folder: str | Path) -> list[str]:
         return [str(error)]
     root = manifests.manifest_path(folder).parent
     problems = _verify_tokenizer(root, manifest.tokenizer)
-    tally: dict[str, list[int]] = {source.name: [0, 0] for source in manifest.sources}
-    clean = True
     for shard in manifest.shards:
         found = [*_verify_bytes(root / shard.file, shard.bytes, shard.xxh3)]
         found += _verify_bytes(root / shard.provenance.file, shard.provenance.bytes, shard.provenance.xxh3)
         # Content of a file whose checksum is wrong is not worth reading, and not safe to.
-        found = found or _verify_content(root, shard, manifest, tally)
-        clean = clean and not found
-        problems += found
-    if clean:
-        for source in manifest.sources:
-            if tally[source.name] != [source.rows, source.tokens]:
-                rows, tokens = tally[source.name]
-                problems.append(f"{root}: source {source.name!r}: {rows} rows and {tokens} tokens found, other said")
+        problems += found or _verify_content(root, shard, manifest)
     return problems
 
 
@@ -260,7 +254,7 @@ def peek(folder: str | Path, shard: int = 0, rows: int = 3) -> list[dict[str, An
     root = manifests.manifest_path(folder).parent
     if not 0 <= shard < len(manifest.shards):
         raise ShardError(f"{root}: has shards 0 to {len(manifest.shards) - 1}, not {shard}")
-    decode = _decoder(root / manifest.tokenizer.file)
+    decode = decoder(root / manifest.tokenizer.file)
     shown = []
     for row, (document, origin) in enumerate(_rows(root, manifest.shards[shard], rows)):
         ids = document.pop("tokens")
@@ -287,51 +281,13 @@ def provenance(folder: str | Path, shard_file: str, rows: list[int]) -> list[dic
     raise ShardError(f"{root}: the manifest names no shard {shard_file!r}")
 
 
-def stats(folder: str | Path) -> dict[str, Any]:
-    """What a dataset holds, from its manifest alone."""
-    manifest = manifests.read(folder)
-    size = sum(shard.bytes for shard in manifest.shards)
-    return {
-        "id": manifest.id,
-        "documents": manifest.documents,
-        "tokens": manifest.tokens,
-        "tokens_per_document": manifest.tokens / max(1, manifest.documents),
-        "dtype": manifest.dtype,
-        "vocab_size": manifest.tokenizer.vocab_size,
-        "tokenizer": manifest.tokenizer.sha256,
-        "eos": f"{manifest.tokenizer.eos} ({manifest.tokenizer.eos_id})",
-        "recipe": manifest.recipe.data,
-        "job": manifest.recipe.tokenize,
-        "seed": manifest.seed,
-        "shards": len(manifest.shards),
-        "batches": sum(len(shard.batches) for shard in manifest.shards),
-        "bytes": size,
-        "provenance_bytes": sum(shard.provenance.bytes for shard in manifest.shards),
-        "sources": {source.name: {"documents": source.rows, "tokens": source.tokens} for source in manifest.sources},
-    }
-
-
-def count_sources(batches: Iterable[pa.RecordBatch], names: Iterable[str]) -> dict[str, list[int]]:
-    """Rows and tokens of each source."""
-    tally = {name: [0, 0] for name in names}
-    for batch in batches:
-        lengths = np.diff(batch.column("tokens").offsets.to_numpy())
-        indices = batch.column("source").indices.to_numpy()
-        for index, name in enumerate(batch.column("source").dictionary.to_pylist()):
-            here = indices == index
-            tally[name][0] += int(here.sum())
-            tally[name][1] += int(lengths[here].sum())
-    return tally
-
-
-def sources_of(tallies: Iterable[Mapping[str, list[int]]]) -> tuple[Source, ...]:
-    """The manifest's sources from the counts of its shards."""
-    total: dict[str, list[int]] = {}
-    for tally in tallies:
-        for name, (rows, tokens) in tally.items():
-            sums = total.setdefault(name, [0, 0])
-            sums[0], sums[1] = sums[0] + rows, sums[1] + tokens
-    return tuple(Source(name, *total[name]) for name in sorted(total))
+def sources_of(entries: Iterable[Shard]) -> tuple[Source, ...]:
+    """The manifest's sources: what its shards hold of each."""
+    total: dict[str, Source] = {}
+    for entry in entries:
+        held = total.get(entry.source, Source(entry.source, 0, 0))
+        total[entry.source] = Source(entry.source, held.rows + entry.rows, held.tokens + entry.tokens)
+    return tuple(total[name] for name in sorted(total))
 
 
 def _pad(batch: pa.RecordBatch, at: int) -> int:
@@ -405,12 +361,12 @@ def _verify_bytes(path: Path, size: int, xxh3: str) -> list[str]:
     return [] if digest == xxh3 else [f"{path}: checksum is {digest}, the manifest says {xxh3}: a byte has changed"]
 
 
-def _verify_content(root: Path, shard: Shard, manifest: Manifest, tally: dict[str, list[int]]) -> list[str]:
+def _verify_content(root: Path, shard: Shard, manifest: Manifest) -> list[str]:
     path = root / shard.file
     problems = []
     try:
         head, table = read_layout(path)
-        if (head, table) != (shard.header, shard.batches):
+        if head != shard.header or not np.array_equal(table.table, shard.batches.table):
             return [f"{path}: its batches lie elsewhere than the manifest says"]
         origin = pq.read_table(root / shard.provenance.file, columns=["doc_id", "tokens"])
         with pa.memory_map(str(path)) as file:
@@ -418,18 +374,15 @@ def _verify_content(root: Path, shard: Shard, manifest: Manifest, tally: dict[st
             row = 0
             for number in range(reader.num_record_batches):
                 batch = reader.get_batch(number)
-                problems += _verify_batch(batch, manifest, f"{path}: batch {number}")
+                problems += _verify_batch(batch, shard.source, manifest.tokenizer, f"{path}: batch {number}")
                 problems += _verify_origin(batch, origin.slice(row, len(batch)), f"{path}: batch {number}")
                 row += len(batch)
-                for name, counts in count_sources([batch], tally).items():
-                    tally[name] = [tally[name][0] + counts[0], tally[name][1] + counts[1]]
-    except (ShardError, OSError, pa.ArrowException, KeyError) as error:
+    except (ShardError, ManifestError, OSError, pa.ArrowException, KeyError) as error:
         return [*problems, f"{path}: {error}"]
     return problems
 
 
-def _verify_batch(batch: pa.RecordBatch, manifest: Manifest, where: str) -> list[str]:
-    info = manifest.tokenizer
+def _verify_batch(batch: pa.RecordBatch, source: str, info: TokenizerInfo, where: str) -> list[str]:
     borders = batch.column("tokens").offsets.to_numpy()
     values = batch.column("tokens").values.to_numpy()
     if borders[0] != 0 or borders[-1] != len(values) or (np.diff(borders) < 1).any():
@@ -440,6 +393,9 @@ def _verify_batch(batch: pa.RecordBatch, manifest: Manifest, where: str) -> list
     without = np.flatnonzero(values[borders[1:] - 1] != info.eos_id)
     if without.size:
         problems.append(f"{where}: row {int(without[0])} does not end with EOS ({info.eos_id})")
+    others = set(pc.unique(batch.column("source")).to_pylist()) - {source}
+    if others:
+        problems.append(f"{where}: holds documents of {sorted(map(str, others))[0]!r}, its shard is of {source!r}")
     return problems
 
 
@@ -467,7 +423,7 @@ def _rows(root: Path, shard: Shard, rows: int) -> list[tuple[dict[str, Any], dic
     return list(zip(documents, origins, strict=False))
 
 
-def _decoder(path: Path) -> Any:
+def decoder(path: Path) -> Any:
     """A function from ids to text, or None where the tokenizer cannot be loaded."""
     try:
         from tokenizers import Tokenizer

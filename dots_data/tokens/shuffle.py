@@ -1,7 +1,7 @@
 """An exact global shuffle in two passes, the same bytes for any number of workers and after any retry.
 
-Scatter: each task encodes a piece of the documents and sorts them into S buckets by a keyed hash of their id.
-Gather: each task takes one bucket from all pieces, orders it by a second keyed hash and writes one shard.
+Scatter: each task encodes a piece of the documents and sorts them into buckets, those of a source by a keyed hash of
+their id. Gather: each task takes one bucket from all pieces, orders it by a second keyed hash and writes one shard.
 Where a document ends depends on its id and the seed alone; ties (two rows of one id) are broken by what the
 rows hold. Tasks write under temporary names and rename, so a killed task leaves nothing that counts, and a
 repeated one writes the same.
@@ -20,10 +20,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dots_data.tokens import documents, manifest, shards, tokenizer
-from dots_data.tokens.documents import DocumentsError, Piece
-from dots_data.tokens.order import key, keyed_hash
+from dots_data.tokens.documents import DocumentsError, Piece, SourceFrom
+from dots_data.tokens.manifest import TokenizerInfo
+from dots_data.tokens.order import key, keyed_hashes
 from dots_data.tokens.shards import PROVENANCE, Documents, Header, Values
 
 I64 = npt.NDArray[np.int64]
@@ -36,17 +38,30 @@ CARRIED = [field for field in PROVENANCE if field.name not in ("doc_id", "tokens
 class Plan:
     """What every task of a job knows.
 
-    work: the folder of intermediate files. output: that of the shards. source: for documents that name none.
-    buckets: S, the number of shards. header: what the shards say of themselves.
+    work: the folder of intermediate files. output: that of the shards. source: where documents say their source.
+    headers: what the shards of each source say of themselves, the sources in order of their names.
+    buckets: the number of shards of each of these sources.
     """
 
     work: str
     output: str
-    source: str
+    source: SourceFrom
     engine: tokenizer.Engine
-    buckets: int
     batch_tokens: int
-    header: Header
+    headers: tuple[Header, ...]
+    buckets: tuple[int, ...]
+
+    @property
+    def tokenizer(self) -> TokenizerInfo:
+        return self.headers[0].tokenizer
+
+    @property
+    def firsts(self) -> I64:
+        """The number of each source's first shard, and the number of all shards."""
+        return np.cumsum([0, *self.buckets], dtype=np.int64)
+
+    def header_of(self, number: int) -> Header:
+        return self.headers[int(np.searchsorted(self.firsts, number, side="right")) - 1]
 
 
 @dataclass(frozen=True)
@@ -60,14 +75,12 @@ class Scattered:
 
 @dataclass(frozen=True)
 class Gathered:
-    """What a gather task has done: the shard's entry in the manifest (as plain JSON), rows and tokens by
-    source.
+    """What a gather task has done: the shard's entry in the manifest, as plain JSON.
 
     repeated: rows that share their id with another row. A bucket without documents has no entry.
     """
 
     entry: dict[str, Any] | None
-    sources: dict[str, list[int]]
     repeated: int
 
 
@@ -85,12 +98,20 @@ class Ragged:
         lengths: I64 = self._stop - self._start
         return lengths
 
-    def take(self, rows: I64, dtype: str) -> tuple[Values, I64]:
-        """The tokens of some rows, one after the other, and their borders."""
+    def take(self, rows: I64, dtype: str, end: int | None = None) -> tuple[Values, I64]:
+        """The tokens of some rows, one after the other, each with `end` behind it, and their borders.
+
+        The caller has seen to it that `dtype` holds them.
+        """
         places = zip(self._part[rows].tolist(), self._start[rows].tolist(), self._stop[rows].tolist(), strict=True)
         parts = [self._values[part][start:stop] for part, start, stop in places]
-        borders = np.concatenate([[0], np.cumsum(self.lengths()[rows])]).astype(np.int64)
-        return np.concatenate(parts or [np.empty(0, dtype)]).astype(dtype, copy=False), borders
+        lengths = self.lengths()[rows]
+        if end is not None:
+            closing = np.array([end], np.uint32)
+            parts = [one for part in parts for one in (part, closing)]
+            lengths = lengths + 1
+        borders = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        return np.concatenate(parts or [np.empty(0, dtype)], dtype=dtype, casting="same_kind"), borders
 
 
 def piece_path(plan: Plan, piece_key: str) -> Path:
@@ -116,50 +137,64 @@ def scatter(piece: Piece, piece_key: str, plan: Plan) -> Scattered:
         with pa.memory_map(str(path)) as file:
             done = json.loads(pa.ipc.open_file(file).schema.metadata[b"counts"])
         return Scattered(**done)
-    text = _tokenizer(plan)
+    info = plan.tokenizer
+    encoder = tokenizer.encoder(str(Path(plan.output) / info.file), info.sha256, plan.engine)
     values: list[Values] = []
     borders: list[I64] = []
     rest: list[pa.RecordBatch] = []
     size = digest = rows = 0
     for batch in documents.read(piece, plan.source):
-        texts = batch.column("text").to_pylist()
-        ids, edges = text.encode_documents(texts)
-        values.append(ids.astype(text.info.dtype))
+        ids, edges = encoder.encode(batch.column("text"))
+        _check_ids(ids, edges, batch, info, piece.file)
+        values.append(ids)
         borders.append(edges)
         rest.append(batch.drop_columns(["text"]))
         digest = (digest + documents.digest_of(batch)) % (1 << 128)
-        size += sum(len(one.encode("utf-8")) for one in texts)
+        size += pc.sum(pc.binary_length(batch.column("text"))).as_py() or 0
         rows += len(batch)
-    found = documents.Survey(rows, size, 0, digest, frozenset(), np.zeros(0, np.int64))
+    found = documents.Survey(rows, size, 0, digest, {}, np.zeros(0, np.int64))
     if found.key != piece_key:
         raise DocumentsError(f"{piece.file}: has changed since the job began")
-    counts = Scattered(rows, size, sum(len(part) for part in values))
+    counts = Scattered(rows, size, rows + sum(len(part) for part in values))
     _write_piece(path, Ragged(values, borders), pa.Table.from_batches(rest).combine_chunks(), plan, counts)
     return counts
 
 
+def _check_ids(
+    ids: npt.NDArray[np.uint32], borders: I64, batch: pa.RecordBatch, info: TokenizerInfo, file: str
+) -> None:
+    """Raises TokenizerError for an id that the vocabulary does not have: the shards' type may not hold it."""
+    if int(ids.max(initial=0)) >= info.vocab_size:
+        at = int(np.argmax(ids))
+        doc_id = batch.column("id")[int(np.searchsorted(borders, at, side="right")) - 1].as_py().hex()
+        raise tokenizer.TokenizerError(
+            f"{file}: document {doc_id}: token id {ids[at]} is not below the vocabulary of {info.vocab_size}"
+        )
+
+
 def _write_piece(path: Path, tokens: Ragged, rest: pa.Table, plan: Plan, counts: Scattered) -> None:
-    seed, dtype = plan.header.seed, plan.header.tokenizer.dtype
+    seed, dtype = plan.headers[0].seed, plan.tokenizer.dtype
     bucket_key, order_key = key("shard", seed), key("row", seed)
-    ids = rest["id"].to_pylist()
-    bucket = np.array([keyed_hash(doc_id, bucket_key) % plan.buckets for doc_id in ids], dtype=np.int64)
-    order = pa.array(np.array([keyed_hash(doc_id, order_key) for doc_id in ids], dtype=np.uint64))
-    present = np.unique(bucket)
+    ids = documents.numbers_of(rest["id"].chunk(0))
+    source = pc.index_in(rest["source"], pa.array([header.source for header in plan.headers])).to_numpy()
+    places = keyed_hashes(ids, bucket_key) % np.array(plan.buckets, np.uint64)[source]
+    bucket = plan.firsts[source] + places.astype(np.int64)
+    order = pa.array(keyed_hashes(ids, order_key))
+    rows = np.argsort(bucket, kind="stable")
+    present, firsts = np.unique(bucket[rows], return_index=True)
     columns = {"order": order, **{name: rest[name] for name in rest.column_names}}
     schema = pa.schema(
-        [pa.field("tokens", shards.list_of(plan.header.token_type)), *pa.table(columns).schema],
+        [pa.field("tokens", shards.list_of(plan.headers[0].token_type)), *pa.table(columns).schema],
         metadata={"buckets": json.dumps(present.tolist()), "counts": json.dumps(counts.__dict__)},
     )
-    table = pa.table(columns)
+    table = pa.table(columns).take(pa.array(rows)).combine_chunks().to_batches()[0]
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        for number in present:
-            rows = np.flatnonzero(bucket == number)
-            values, borders = tokens.take(rows, dtype)
+        for start, stop in itertools.pairwise([*firsts.tolist(), len(rows)]):
+            values, borders = tokens.take(rows[start:stop], dtype, plan.tokenizer.eos_id)
             lists = pa.LargeListArray.from_arrays(pa.array(borders), pa.array(values), type=schema.field(0).type)
-            others = table.take(pa.array(rows)).combine_chunks().to_batches()[0].columns
-            writer.write_batch(pa.record_batch([lists, *others], schema=schema))
+            writer.write_batch(pa.record_batch([lists, *table.slice(start, stop - start).columns], schema=schema))
     shards.sync(temporary)
     os.replace(temporary, path)
 
@@ -170,7 +205,7 @@ def gather(number: int, piece_keys: Sequence[str], plan: Plan) -> Gathered:
     if committed.exists():
         return Gathered(**json.loads(committed.read_bytes()))
     batches = [batch for piece_key in piece_keys for batch in _of_bucket(piece_path(plan, piece_key), number)]
-    done = _write_shard(number, batches, plan) if batches else Gathered(None, {}, 0)
+    done = _write_shard(number, batches, plan) if batches else Gathered(None, 0)
     committed.parent.mkdir(parents=True, exist_ok=True)
     manifest.write_atomically(committed, manifest.canonical_json(done.__dict__).encode("ascii"))
     return done
@@ -184,7 +219,7 @@ def _of_bucket(path: Path, number: int) -> list[pa.RecordBatch]:
 
 
 def _write_shard(number: int, batches: list[pa.RecordBatch], plan: Plan) -> Gathered:
-    header = plan.header
+    header = plan.header_of(number)
     tokens = Ragged(
         [batch.column("tokens").values.to_numpy() for batch in batches],
         [batch.column("tokens").offsets.to_numpy() for batch in batches],
@@ -192,29 +227,19 @@ def _write_shard(number: int, batches: list[pa.RecordBatch], plan: Plan) -> Gath
     rest = pa.Table.from_batches([batch.drop_columns(["tokens"]) for batch in batches]).combine_chunks()
     order, repeated = _order(tokens, rest, header.tokenizer.dtype)
     rest = rest.take(pa.array(order)).combine_chunks()
-    place = {name: index for index, name in enumerate(header.sources)}
-    sources = np.array([place[name] for name in rest["source"].to_pylist()], dtype=np.int16)
     buckets = rest["bucket"].to_numpy()
     ids = rest["id"].chunk(0)
-    tally: dict[str, list[int]] = {name: [0, 0] for name in header.sources}
 
     def in_order() -> Iterator[pa.RecordBatch]:
         for start, stop in batch_ranges(tokens.lengths()[order], plan.batch_tokens):
             values, borders = tokens.take(order[start:stop], header.tokenizer.dtype)
-            part = slice(start, stop)
-            batch = shards.record_batch(
-                Documents(values, borders, ids[start:stop], sources[part], buckets[part]), header
-            )
-            for name, counts in shards.count_sources([batch], header.sources).items():
-                tally[name] = [tally[name][0] + counts[0], tally[name][1] + counts[1]]
-            yield batch
+            yield shards.record_batch(Documents(values, borders, ids[start:stop], buckets[start:stop]), header)
 
     origin = {field.name: rest[field.name] for field in CARRIED}
-    names = [doc_id.hex() for doc_id in ids.to_pylist()]
     lengths = tokens.lengths()[order]
-    provenance = pa.table({"doc_id": names, **origin, "tokens": lengths}, schema=PROVENANCE)
+    provenance = pa.table({"doc_id": documents.hexadecimal(ids), **origin, "tokens": lengths}, schema=PROVENANCE)
     entry = shards.write_shard(Path(plan.output), shard_name(number), in_order(), provenance, header)
-    return Gathered(manifest.shard_mapping(entry), tally, repeated)
+    return Gathered(manifest.shard_mapping(entry), repeated)
 
 
 def batch_ranges(lengths: I64, batch_tokens: int) -> Iterator[tuple[int, int]]:
@@ -231,7 +256,7 @@ def batch_ranges(lengths: I64, batch_tokens: int) -> Iterator[tuple[int, int]]:
 def _order(tokens: Ragged, rest: pa.Table, dtype: str) -> tuple[I64, int]:
     """The rows by keyed hash, then id, then content; and how many share their id with another."""
     order = rest["order"].to_numpy()
-    high, low = np.frombuffer(b"".join(rest["id"].to_pylist()), dtype=">u8").reshape(-1, 2).T
+    high, low = documents.numbers_of(rest["id"].chunk(0)).T
     rows = np.lexsort((low, high, order)).astype(np.int64)
     same = (high[rows][1:] == high[rows][:-1]) & (low[rows][1:] == low[rows][:-1])
     edges = np.flatnonzero(np.concatenate([[True], ~same, [True]]))
@@ -247,8 +272,3 @@ def _order(tokens: Ragged, rest: pa.Table, dtype: str) -> tuple[I64, int]:
             ]
             rows[start:stop] = run[sorted(range(len(run)), key=content.__getitem__)]
     return rows, repeated
-
-
-def _tokenizer(plan: Plan) -> tokenizer.TextTokenizer:
-    info = plan.header.tokenizer
-    return tokenizer.loaded(str(Path(plan.output) / info.file), info.sha256, info.eos, plan.engine)

@@ -23,6 +23,7 @@ SUMMARY, WORK, LOCK = "summary.json", ".work", ".lock"
 OURS = re.compile(
     r"\.?shard-\d{5,}\.(arrow|provenance\.parquet)(\.\d+\.tmp)?"
     r"|\.(manifest|summary|tokenizer)\.json\.\d+\.tmp"
+    r"|\.?batches-[0-9a-f]{32}\.i64(\.\d+\.tmp)?"
 )
 
 
@@ -40,6 +41,18 @@ def make_folder(output: Path) -> None:
 
 
 @contextlib.contextmanager
+def alone(output: Path) -> Iterator[None]:
+    """Take `output` for this process. Raises OutputError for a folder that cannot be written or is in use."""
+    make_folder(output)
+    with open(output / LOCK, "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise OutputError(f"{output}: another run is writing to it; wait for it or choose another OUTPUT") from None
+        yield
+
+
+@contextlib.contextmanager
 def claim(output: Path, job_hash: str, described: dict[str, Any]) -> Iterator[tuple[Path, dict[str, Any] | None]]:
     """Take `output` for this job alone: its work folder, and the summary if the job is already finished.
 
@@ -47,12 +60,7 @@ def claim(output: Path, job_hash: str, described: dict[str, Any]) -> Iterator[tu
 
     Raises OutputError for a folder that cannot be written, is in use, or holds the result of another job.
     """
-    make_folder(output)
-    with open(output / LOCK, "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise OutputError(f"{output}: another run is writing to it; wait for it or choose another OUTPUT") from None
+    with alone(output):
         finished = committed(output, job_hash, described)
         work = output / WORK / job_hash
         if finished is None:

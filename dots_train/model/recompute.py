@@ -20,7 +20,6 @@ from torch.utils.checkpoint import (
 
 from dots_train.model.dots1 import Dots1
 
-
 # Marks for the profiler, which FSDP sets more often where activations are computed again.
 SAC_IGNORED_OPS.update(
     {torch.ops.profiler._record_function_enter_new.default, torch.ops.profiler._record_function_exit._RecordFunction}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dots_data.tokens import manifest as manifests
+from dots_data.tokens import versions
 from dots_data.tokens.manifest import Manifest, ManifestError
 from dots_train import checkpoint, metrics
 from dots_train.weights.shards import WeightsError
@@ -74,14 +75,12 @@ def _checkpoint(folder: Path, step: int | None) -> Path:
 def _dataset(folder: Path, trained_on: str) -> tuple[Manifest, bytes]:
     where = "name the folder of the shards that the run read with --data"
     try:
-        manifest = manifests.read(folder)
+        manifest = manifests.read(versions.find(folder, trained_on))
         tokenizer = (manifests.manifest_path(folder).parent / manifest.tokenizer.file).read_bytes()
     except ManifestError as error:
         raise WeightsError(f"{error}; {where}") from error
     except OSError as error:
         raise WeightsError(f"{folder}: its tokenizer cannot be read ({error.strerror}); {where}") from error
-    if manifest.id != trained_on:
-        raise WeightsError(f"{folder}: holds the shards {manifest.id}, the run read {trained_on}; {where}")
     if hashlib.sha256(tokenizer).hexdigest() != manifest.tokenizer.sha256:
         raise WeightsError(f"{folder / manifest.tokenizer.file}: not the tokenizer that made the shards; {where}")
     return manifest, tokenizer

@@ -145,6 +145,7 @@ def test_duplicated_n_grams(n: int) -> None:
 
 def test_every_rule_is_in_a_table() -> None:
     tested = {row[0] for row in TABLE} | {f"gopher.dup_{n}_gram" for n in range(5, 11)}
+    tested |= {f"decontamination.{measure}" for measure in ("ngrams", "longest", "share", "coverage")}  # of its own
     assert tested == set(RULES) == {rule.name for rule in rules_in_order(CONFIG)}
 
 
@@ -191,7 +192,7 @@ def test_the_verdict_is_the_first_rule_in_order() -> None:
         1.0,
     )
     order = [name.partition(".")[0] for name in RULES]
-    assert order == sorted(order, key=["paper", "gopher", "c4", "fineweb", "refinedweb"].index)
+    assert order == sorted(order, key=["paper", "gopher", "c4", "fineweb", "refinedweb", "decontamination"].index)
 
 
 def test_a_language_without_stop_words_is_not_judged_by_them() -> None:

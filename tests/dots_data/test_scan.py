@@ -129,7 +129,7 @@ def test_phrases(kinds: list[list[str]], content: str) -> None:
 
 
 def test_classes_are_those_of_str() -> None:
-    classes = text._classes()
+    classes = text.character_classes()
     every = [chr(code) for code in range(0x110000)]
     for bit, method in ((scan.SPACE, str.isspace), (scan.ALPHA, str.isalpha), (scan.ALNUM, str.isalnum)):
         assert np.array_equal(classes & bit > 0, np.array(list(map(method, every)))), method

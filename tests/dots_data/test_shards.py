@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import random
 import shutil
 from pathlib import Path
@@ -21,45 +20,50 @@ from dots_data.tokens.manifest import Manifest, Recipe, TokenizerInfo
 from dots_data.tokens.shards import PROVENANCE, Documents, Header, ShardError, record_batch
 
 SOURCES = ("books", "crawl")
-Rows = list[tuple[list[int], str]]  # tokens without EOS, source
+Rows = list[list[int]]  # tokens without EOS
 
 
-def header(vocab_size: int = 1000) -> Header:
+def header(vocab_size: int = 1000, source: str = "crawl") -> Header:
     info = TokenizerInfo(
         "tokenizer.json", hashlib.sha256(b"{}").hexdigest(), vocab_size, "<eos>", 0, None, {"<eos>": 0}
     )
-    return Header(info, SOURCES, "recipe", "job", 7)
+    return Header(info, source, "recipe", "job", 7)
 
 
 def as_documents(rows: Rows, first: int = 0) -> Documents:
-    lengths = [len(tokens) + 1 for tokens, _ in rows]
+    lengths = [len(tokens) + 1 for tokens in rows]
     names = [hashlib.blake2b(str(first + i).encode(), digest_size=16).digest() for i in range(len(rows))]
     return Documents(
-        np.array([token for tokens, _ in rows for token in (*tokens, 0)], dtype=np.uint32),
+        np.array([token for tokens in rows for token in (*tokens, 0)], dtype=np.uint32),
         np.cumsum([0, *lengths], dtype=np.int64),
         pa.array(names, pa.binary(16)),
-        np.array([SOURCES.index(source) for _, source in rows], dtype=np.int16),
         np.zeros(len(rows), dtype=np.uint8),
     )
 
 
-def write_dataset(folder: Path, tables: list[list[Rows]], vocab_size: int = 1000) -> Manifest:
-    """A dataset of shards, each of record batches, each of rows."""
-    head = header(vocab_size)
+def write_dataset(folder: Path, tables: list[list[Rows]], vocab_size: int = 1000, first: int = 0) -> Manifest:
+    """A dataset of shards, each of record batches, each of rows; the first half of the shards are books.
+
+    Ids of documents are made from their numbers, from `first` on.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tokenizer.json").write_bytes(b"{}")
-    entries, counts, first = [], [], 0
+    entries = []
     for number, table in enumerate(tables):
+        head = header(vocab_size, SOURCES[2 * number // len(tables)])
         batches = []
         for rows in table:
             batches.append(record_batch(as_documents(rows, first), head))
             first += len(rows)
         ids = [doc_id.hex() for batch in batches for doc_id in batch.column("doc_id").to_pylist()]
-        lengths = [len(tokens) + 1 for rows in table for tokens, _ in rows]
+        lengths = [len(tokens) + 1 for rows in table for tokens in rows]
         columns = {field.name: pa.nulls(len(ids), field.type) for field in PROVENANCE}
+        columns["url"] = pa.array([f"https://a.example/{doc_id}" for doc_id in ids])
+        columns["warc_file"] = pa.array([f"crawl-{number}.warc.gz"] * len(ids))
+        columns["warc_offset"] = pa.array(range(0, 100 * len(ids), 100), pa.int64())
+        columns["language"] = pa.array([("en", "zh")[row % 2] for row in range(len(ids))])
         origin = pa.table({**columns, "doc_id": ids, "tokens": lengths}, schema=PROVENANCE)
         entries.append(shards.write_shard(folder, f"shard-{number:05d}", batches, origin, head))
-        counts.append(shards.count_sources(batches, SOURCES))
     dataset = Manifest(
         head.tokenizer,
         head.tokenizer.dtype,
@@ -67,7 +71,7 @@ def write_dataset(folder: Path, tables: list[list[Rows]], vocab_size: int = 1000
         7,
         sum(entry.rows for entry in entries),
         sum(entry.tokens for entry in entries),
-        shards.sources_of(counts),
+        shards.sources_of(entries),
         tuple(entries),
     )
     manifest.write(folder, dataset)
@@ -76,10 +80,7 @@ def write_dataset(folder: Path, tables: list[list[Rows]], vocab_size: int = 1000
 
 def some_rows(seed: int, count: int, vocab_size: int = 1000) -> Rows:
     chosen = random.Random(seed)
-    return [
-        ([chosen.randrange(1, vocab_size) for _ in range(chosen.randrange(60))], chosen.choice(SOURCES))
-        for _ in range(count)
-    ]
+    return [[chosen.randrange(1, vocab_size) for _ in range(chosen.randrange(60))] for _ in range(count)]
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +90,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-rows_strategy = st.lists(
-    st.tuples(st.lists(st.integers(1, 999), max_size=40), st.sampled_from(SOURCES)), min_size=1, max_size=12
-)
+rows_strategy = st.lists(st.lists(st.integers(1, 999), max_size=40), min_size=1, max_size=12)
 
 
 @given(
@@ -111,19 +110,19 @@ def test_what_was_put_in_comes_out(
         content = (folder / entry.file).read_bytes()
         assert len(entry.batches) == len(table)
         for number, (place, rows) in enumerate(zip(entry.batches, table, strict=True)):
-            flat = [token for tokens, _ in rows for token in (*tokens, 0)]
+            flat = [token for tokens in rows for token in (*tokens, 0)]
             # The three ways to the tokens: Arrow, two ranged reads, and the bytes where the manifest says.
             batch = shards.read_batch(folder / entry.file, entry, number)
-            assert batch.column("tokens").to_pylist() == [[*tokens, 0] for tokens, _ in rows]
-            assert batch.column("source").to_pylist() == [source for _, source in rows]
+            assert batch.column("tokens").to_pylist() == [[*tokens, 0] for tokens in rows]
+            assert batch.column("source").to_pylist() == [entry.source] * len(rows)
             values = np.frombuffer(content, dataset.dtype, place.tokens, place.tokens_at)
             assert values.tolist() == flat and place.tokens_at % 64 == 0
             borders = np.frombuffer(content, "<i8", place.rows + 1, place.tokens_at - 8 * (place.rows + 1))
-            assert borders.tolist() == np.cumsum([0, *(len(tokens) + 1 for tokens, _ in rows)]).tolist()
+            assert borders.tolist() == np.cumsum([0, *(len(tokens) + 1 for tokens in rows)]).tolist()
             message = pa.ipc.read_message(content[place.offset : place.offset + place.length])
             assert message.type == "record batch" and message.body.size >= width * len(flat)
         assert pa.ipc.open_file(content).read_all()["tokens"].to_pylist() == [
-            [*tokens, 0] for rows in table for tokens, _ in rows
+            [*tokens, 0] for rows in table for tokens in rows
         ]
     shutil.rmtree(folder)
 
@@ -132,7 +131,8 @@ def test_a_shard_says_what_made_it(folder: Path) -> None:
     with pa.memory_map(str(folder / "shard-00000.arrow")) as file:
         schema = pa.ipc.open_file(file).schema
     assert schema.metadata == {
-        b"format": b"dots-tokens/1",
+        b"format": b"dots-tokens/2",
+        b"source": b"books",
         b"tokenizer": hashlib.sha256(b"{}").hexdigest().encode(),
         b"vocab_size": b"1000",
         b"eos_id": b"0",
@@ -155,14 +155,11 @@ def test_equal_rows_give_equal_bytes(folder: Path, tmp_path: Path) -> None:
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()
 
 
-def test_stats_and_peek(folder: Path) -> None:
-    stats = shards.stats(folder)
-    assert (stats["documents"], stats["shards"], stats["batches"], stats["dtype"]) == (58, 2, 4, "uint16")
-    assert sum(one["tokens"] for one in stats["sources"].values()) == stats["tokens"]
+def test_peek(folder: Path) -> None:
     shown = shards.peek(folder, shard=0, rows=22)
     assert [one["row"] for one in shown] == list(range(22))
     assert shown[20]["doc_id"] == hashlib.blake2b(b"20", digest_size=16).hexdigest()
-    assert shown[0]["ids"] == [*some_rows(1, 20)[0][0], 0][:32]
+    assert shown[0]["ids"] == [*some_rows(1, 20)[0], 0][:32]
     assert shards.provenance(folder, "shard-00001.arrow", [3, 1])[0]["doc_id"] == (
         hashlib.blake2b(b"31", digest_size=16).hexdigest()
     )
@@ -172,20 +169,59 @@ def test_stats_and_peek(folder: Path) -> None:
         shards.provenance(folder, "x", [0])
 
 
-def test_every_flipped_bit_is_found(folder: Path, tmp_path: Path) -> None:
-    shutil.copytree(folder, tmp_path / "copy")
-    chosen = random.Random(5)
-    for name in ("shard-00000.arrow", "shard-00001.provenance.parquet", "tokenizer.json", "manifest.json"):
-        path = tmp_path / "copy" / name
-        whole = path.read_bytes()
-        for at in {0, len(whole) - 1, *(chosen.randrange(len(whole)) for _ in range(40))}:
-            changed = bytearray(whole)
-            changed[at] ^= 1 << chosen.randrange(8)
-            path.write_bytes(changed)
-            problems = shards.verify(tmp_path / "copy")
-            assert problems and name in problems[0], (name, at)
+@pytest.fixture(scope="module")
+def spoilt(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy to be damaged and mended."""
+    path = tmp_path_factory.mktemp("spoilt") / "copy"
+    shutil.copytree(folder, path)
+    return path
+
+
+def regions(folder: Path) -> dict[str, range]:
+    """The bytes of the first shard by what they are."""
+    entry = manifest.read(folder).shards[0]
+    place, end = entry.batches[0], entry.batches[-1].offset + entry.batches[-1].length
+    borders = place.tokens_at - 8 * (place.rows + 1)
+    body_end = place.tokens_at + 2 * place.tokens
+    return {
+        "magic": range(0, entry.header.offset),
+        "schema and dictionaries": range(entry.header.offset, entry.header.offset + entry.header.length),
+        "metadata of a record batch": range(place.offset, borders),
+        "borders": range(borders, place.tokens_at),
+        "tokens": range(place.tokens_at, body_end),
+        "padding, ids, sources": range(body_end, place.offset + place.length),
+        "footer": range(end, entry.bytes),
+    }
+
+
+@pytest.mark.parametrize("region", list(range(7)))
+@given(at=st.integers(0), bit=st.integers(0, 7))
+@settings(max_examples=25)
+def test_a_flipped_bit_anywhere_in_a_shard_is_found(spoilt: Path, region: int, at: int, bit: int) -> None:
+    places = list(regions(spoilt).values())[region]
+    flip_and_verify(spoilt, "shard-00000.arrow", places[at % len(places)], bit)
+
+
+@pytest.mark.parametrize("name", ["shard-00001.provenance.parquet", "tokenizer.json", "manifest.json", "batches-*.i64"])
+@given(at=st.integers(0), bit=st.integers(0, 7))
+@settings(max_examples=25)
+def test_a_flipped_bit_beside_the_shards_is_found(spoilt: Path, name: str, at: int, bit: int) -> None:
+    (path,) = spoilt.glob(name)
+    flip_and_verify(spoilt, path.name, at % path.stat().st_size, bit)
+
+
+def flip_and_verify(folder: Path, name: str, at: int, bit: int) -> None:
+    path = folder / name
+    whole = path.read_bytes()
+    changed = bytearray(whole)
+    changed[at] ^= 1 << bit
+    path.write_bytes(changed)
+    try:
+        problems = shards.verify(folder)
+    finally:
         path.write_bytes(whole)
-    assert shards.verify(tmp_path / "copy") == []
+    assert problems and name in problems[0], (name, at)
+    assert shards.verify(folder) == []
 
 
 def test_a_shard_cut_short_and_a_missing_one_are_named(folder: Path, tmp_path: Path) -> None:
@@ -203,19 +239,19 @@ def test_a_shard_cut_short_and_a_missing_one_are_named(folder: Path, tmp_path: P
 
 def rewritten(folder: Path, number: int, **changes: object) -> None:
     """Make the manifest believe in changed files: what only reading the content can find."""
-    content = json.loads((folder / "manifest.json").read_bytes())
-    entry = manifest.shard_from(content["shards"][number], "test")
+    dataset = manifest.read(folder)
+    entry = dataset.shards[number]
     path, beside = folder / entry.file, folder / entry.provenance.file
-    entry = dataclasses.replace(
+    changed = dataclasses.replace(
         entry,
         bytes=path.stat().st_size,
         xxh3=shards.checksum(path),
+        batches=shards.read_layout(path)[1],
         provenance=dataclasses.replace(entry.provenance, bytes=beside.stat().st_size, xxh3=shards.checksum(beside)),
         **changes,  # type: ignore[arg-type]
     )
-    content["shards"][number] = manifest.shard_mapping(entry)
-    del content["id"]
-    (folder / "manifest.json").write_text(json.dumps({**content, "id": manifest.content_id(content)}))
+    entries = (*dataset.shards[:number], changed, *dataset.shards[number + 1 :])
+    manifest.write(folder, dataclasses.replace(dataset, shards=entries))
 
 
 @pytest.mark.parametrize(
@@ -249,6 +285,17 @@ def test_borders_that_do_not_rise_are_found(folder: Path, tmp_path: Path) -> Non
     assert "document borders do not rise" in shards.verify(copy)[0]
 
 
+def test_documents_of_another_source_are_found(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    whole = (copy / "shard-00001.arrow").read_bytes()
+    table = whole.replace(b"\x05\0\0\0crawl", b"\x05\0\0\0books").replace(b"crawl\0\0\0", b"books\0\0\0")
+    assert len(table) == len(whole)
+    (copy / "shard-00001.arrow").write_bytes(table)
+    rewritten(copy, 1)
+    assert "batch 0: holds documents of 'books', its shard is of 'crawl'" in " ".join(shards.verify(copy))
+
+
 def test_provenance_in_another_order_is_found(folder: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
@@ -276,14 +323,14 @@ def test_batches_elsewhere_than_said_are_found(folder: Path, tmp_path: Path) -> 
     ],
 )
 def test_tokens_that_cannot_stand_in_a_shard(values: list[int], borders: list[int], message: str) -> None:
-    good = as_documents([([5], "crawl"), ([7], "crawl")])
+    good = as_documents([[5], [7]])
     bad = dataclasses.replace(good, values=np.array(values, np.uint32), borders=np.array(borders, np.int64))
     with pytest.raises(ShardError, match=message):
         record_batch(bad, header())
 
 
 def test_provenance_of_other_rows_is_refused(tmp_path: Path) -> None:
-    batch = record_batch(as_documents([([5], "crawl")]), header())
+    batch = record_batch(as_documents([[5]]), header())
     with pytest.raises(ShardError, match="its provenance is of other rows"):
         shards.write_shard(tmp_path, "shard-00000", [batch], PROVENANCE.empty_table(), header())
     assert not list(tmp_path.glob("shard-*"))

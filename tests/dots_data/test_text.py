@@ -16,8 +16,8 @@ from dots_data.text import (
     PIECE,
     SOUTHEAST_ASIAN,
     Document,
-    _classes,
     base_language,
+    character_classes,
     finished_share,
     normalise,
     shingle_words,
@@ -134,7 +134,7 @@ def test_chinese_words_are_those_of_jieba(text: str) -> None:
 
 
 def test_every_mark_is_a_word_to_jieba() -> None:
-    parting = [chr(code) for code in range(0x110000) if scan._parts_chinese.py_func(int(_classes()[code]))]
+    parting = [chr(code) for code in range(0x110000) if scan._parts_chinese.py_func(int(character_classes()[code]))]
     assert len(parting) > 8000
     assert rjieba.cut("".join(f"北京{mark}a{mark}" for mark in parting)) == [
         word for mark in parting for word in ("北京", mark, "a", mark)

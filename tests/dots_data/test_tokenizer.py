@@ -7,12 +7,21 @@ import random
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dots_data.tokens import tokenizer
-from dots_data.tokens.tokenizer import ENDOFTEXT, PROBES, TextTokenizer, TokenizerConfig, TokenizerError
+from dots_data.tokens.tokenizer import (
+    ENCODERS,
+    ENDOFTEXT,
+    PROBES,
+    Encoder,
+    TextTokenizer,
+    TokenizerConfig,
+    TokenizerError,
+)
 
 ENGLISH = "The quick brown fox doesn't jump over the lazy dogs; it's 1,234 times {n} tired. "
 CHINESE = "敏捷的棕色狐狸跳过了第{n}只懒狗,然后它在河边喝水,看见了月亮。"
@@ -26,11 +35,13 @@ def content() -> bytes:
 
 
 @pytest.fixture(scope="module")
-def both(content: bytes) -> dict[str, TextTokenizer]:
-    return {
-        "huggingface": TextTokenizer(content, ENDOFTEXT, "t", "huggingface"),
-        "gigatoken": TextTokenizer(content, ENDOFTEXT, "t", "gigatoken"),
-    }
+def both(content: bytes) -> dict[str, Encoder]:
+    return {name: encoder(content) for name, encoder in ENCODERS.items()}
+
+
+@pytest.fixture(scope="module")
+def reference(content: bytes) -> TextTokenizer:
+    return TextTokenizer(content, ENDOFTEXT, "t")
 
 
 def test_training_does_not_depend_on_the_order_of_texts(content: bytes) -> None:
@@ -40,22 +51,25 @@ def test_training_does_not_depend_on_the_order_of_texts(content: bytes) -> None:
         assert tokenizer.train(shuffled, CONFIG) == content
 
 
-def test_special_tokens_follow_the_vocabulary(both: dict[str, TextTokenizer]) -> None:
-    info = both["huggingface"].info
+def test_special_tokens_follow_the_vocabulary(reference: TextTokenizer) -> None:
+    info = reference.info
     assert info.vocab_size == 350
     assert info.special == {ENDOFTEXT: 347, "<|im_start|>": 348, "<|im_end|>": 349}
     assert (info.eos_id, info.bos_id, info.dtype) == (347, None, "uint16")
-    assert info == both["gigatoken"].info
 
 
 @pytest.mark.parametrize("engine", ["huggingface", "gigatoken"])
 @given(text=st.text())
 @settings(max_examples=150, deadline=None)
-def test_any_text_comes_back_exactly(both: dict[str, TextTokenizer], engine: str, text: str) -> None:
+def test_any_text_comes_back_exactly(
+    both: dict[str, Encoder], reference: TextTokenizer, engine: str, text: str
+) -> None:
     ids, borders = both[engine].encode([text, "", text])
     assert borders.tolist() == [0, len(ids) // 2, len(ids) // 2, len(ids)]
-    assert both[engine].decode(ids[: borders[1]]) == text
-    assert not set(ids.tolist()) & set(both[engine].info.special.values())
+    assert reference.decode(ids[: borders[1]]) == text
+    assert not set(ids.tolist()) & set(reference.info.special.values())
+    assert np.array_equal(ids, reference.encode(pa.array([text, "", text], pa.large_string()))[0])
+    assert both[engine].encode([])[1].tolist() == [0]
 
 
 @given(
@@ -64,42 +78,23 @@ def test_any_text_comes_back_exactly(both: dict[str, TextTokenizer], engine: str
     )
 )
 @settings(max_examples=150, deadline=None)
-def test_spelt_special_tokens_are_ordinary_text(both: dict[str, TextTokenizer], texts: list[str]) -> None:
+def test_spelt_special_tokens_are_ordinary_text(
+    both: dict[str, Encoder], reference: TextTokenizer, texts: list[str]
+) -> None:
     ours, theirs = (both[engine].encode(texts) for engine in both)
     assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
     assert (ours[0] < 347).all()
-    assert tokenizer.round_trips(both["gigatoken"], texts or [""])
+    assert tokenizer.check(reference, texts or [""]).exact
 
 
-def test_documents_end_with_eos(both: dict[str, TextTokenizer]) -> None:
-    for one in both.values():
-        ids, borders = one.encode_documents(["", f"a{ENDOFTEXT}", "", "b"])
-        assert np.flatnonzero(ids == one.info.eos_id).tolist() == (borders[1:] - 1).tolist()
-        assert [len(part) for part in np.split(ids, borders[1:-1])] == [1, len(ids) - 4, 1, 2]
-        assert one.encode_documents([])[1].tolist() == [0]
-
-
-def test_the_fast_encoder_is_taken_where_it_agrees(content: bytes, both: dict[str, TextTokenizer]) -> None:
-    reference = both["huggingface"]
-    assert tokenizer.choose_engine(reference, TEXTS) == (
-        "gigatoken",
-        f"equal ids on a sample of {10 + len(TEXTS)} texts",
-    )
-    assert len(PROBES) == 10
-
-
-def test_the_fast_encoder_is_left_where_it_differs(
-    both: dict[str, TextTokenizer], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    encode = TextTokenizer.encode
-
-    def wrong(self: TextTokenizer, texts: list[str]) -> object:
-        ids, borders = encode(self, texts)
-        return (ids + (self.engine == "gigatoken") * (ids == 40).astype(np.uint32), borders)
-
-    monkeypatch.setattr(TextTokenizer, "encode", wrong)
-    engine, why = tokenizer.choose_engine(both["huggingface"], TEXTS)
-    assert engine == "huggingface" and "other ids" in why
+def test_the_fast_encoder_is_taken_where_it_agrees(reference: TextTokenizer) -> None:
+    checked = tokenizer.check(reference, TEXTS)
+    because = f"equal ids on a sample of {len(PROBES) + 9 + len(TEXTS)} texts"
+    assert (checked.engine, checked.because, checked.exact) == ("gigatoken", because, True)
+    assert checked.bytes == sum(len(text.encode()) for text in TEXTS)
+    assert checked.tokens == len(reference.encode(TEXTS)[0]) + len(TEXTS)
+    asked = tokenizer.check(reference, TEXTS, "huggingface")
+    assert (asked.engine, asked.because, asked.tokens) == ("huggingface", "asked for", checked.tokens)
 
 
 def test_truncation_padding_and_templates_of_a_given_file_do_not_touch_the_text(content: bytes) -> None:
@@ -111,8 +106,8 @@ def test_truncation_padding_and_templates_of_a_given_file_do_not_touch_the_text(
     given.enable_padding(length=50)
     given.post_processor = TemplateProcessing(single="<|im_start|> $A", special_tokens=[("<|im_start|>", 348)])
     plain = TextTokenizer(content, ENDOFTEXT, "t").encode(TEXTS)
-    for engine in ("huggingface", "gigatoken"):
-        ids, borders = TextTokenizer(given.to_str().encode(), ENDOFTEXT, "t", engine).encode(TEXTS)  # type: ignore[arg-type]
+    for encoder in ENCODERS.values():
+        ids, borders = encoder(given.to_str().encode()).encode(TEXTS)
         assert np.array_equal(ids, plain[0]) and np.array_equal(borders, plain[1])
 
 
@@ -148,7 +143,7 @@ def test_a_changed_file_is_not_taken_for_the_first(content: bytes, tmp_path: Pat
     path = tmp_path / "tokenizer.json"
     path.write_bytes(content + b" ")
     with pytest.raises(TokenizerError, match="the job began with"):
-        tokenizer.loaded(str(path), "0" * 64, ENDOFTEXT, "huggingface")
+        tokenizer.encoder(str(path), "0" * 64, "huggingface")
 
 
 @pytest.mark.parametrize(

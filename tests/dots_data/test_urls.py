@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
+from dots_data import cache
 from dots_data.crawl import blocklist
 from dots_data.crawl.blocklist import BlockList, compile_lists
 from dots_data.crawl.expressions import Expression, required
@@ -34,8 +35,8 @@ whole.example/
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(blocklist.CACHE_VARIABLE, str(tmp_path_factory.getbasetemp() / "cache"))
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 @pytest.fixture(scope="module")
@@ -324,7 +325,7 @@ def test_several_processes_compile_once(lists: Path, tmp_path: Path) -> None:
         "urls.UrlFilter(urls.UrlFilterConfig(('blacklists',), None), sys.argv[1])\n"
     )
     command = [sys.executable, "-c", script, str(lists)]
-    environment = os.environ | {blocklist.CACHE_VARIABLE: str(tmp_path), "PYTHONPATH": str(Path.cwd())}
+    environment = os.environ | {cache.VARIABLE: str(tmp_path), "PYTHONPATH": str(Path.cwd())}
     several = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     assert "".join(one.communicate(timeout=60)[0] for one in several) == "compiled\n"
     assert [one.returncode for one in several] == [0, 0, 0]
@@ -337,7 +338,7 @@ def test_several_processes_compile_once(lists: Path, tmp_path: Path) -> None:
 def test_what_is_broken_in_the_cache_is_made_again(
     lists: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: bytes | None
 ) -> None:
-    monkeypatch.setenv(blocklist.CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path))
     config = UrlFilterConfig(("blacklists",), ("gambling",))
     UrlFilter(config, lists)
     (made,) = tmp_path.glob("*.bin")
@@ -353,8 +354,8 @@ def test_what_is_broken_in_the_cache_is_made_again(
 
 
 def test_nobody_waits_for_ever(lists: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(blocklist.CACHE_VARIABLE, str(tmp_path))
-    monkeypatch.setattr(blocklist, "_MAX_WAIT_SECONDS", 0.1)
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path))
+    monkeypatch.setattr(cache, "_MAX_WAIT_SECONDS", 0.1)
     config = UrlFilterConfig(("blacklists",), ("gambling",))
     UrlFilter(config, lists)
     (made,) = tmp_path.glob("*.bin")

@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 from dots_data.typed_yaml import ConfigError, build
-from dots_train.config import PRESETS, Job, ModelConfig, differences, identity, load_job, preset
+from dots_train.config import (
+    PRESETS,
+    Job,
+    Layout,
+    ModelConfig,
+    check_layout,
+    differences,
+    identity,
+    load_job,
+    preset,
+)
 
 JOBS = Path(__file__).resolve().parents[2] / "jobs"
 
@@ -58,6 +68,10 @@ def test_a_job_is_laid_over_its_preset_and_overrides_over_both(tmp_path: Path) -
         ("precision: float16", [], "precision: 'float16' is not one of 'float32', 'bfloat16'"),
         ("optimizer: {betas: [0.9]}", [], "betas must be two numbers"),
         ("micro_batch: 0", [], "micro_batch must be at least 1"),
+        ("layout: {pp: 0}", [], "layout: pp must be at least 1, found 0"),
+        ("layout: {dp_shard: 4, ep: 3}", [], r"layout: ep is 3, which does not divide dp_shard \(4\)"),
+        ("layout: {vpp: 2}", [], "layout: vpp is 2, but there is no pipeline: pp is 1"),
+        ("layout: {tp: 2}", [], "layout: unknown key 'tp'"),
         (
             "seed: 0",
             ["checkpoint.keeps=1"],
@@ -80,7 +94,7 @@ def test_identity_leaves_out_what_decides_no_number(tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
     path.write_text("preset: debug")
     first = identity(load_job(path))
-    free = ["output=elsewhere", "data=there", "checkpoint.keep=9", "log_every=1", "tensorboard=false"]
+    free = ["output=elsewhere", "data=there", "checkpoint.keep=9", "log_every=1", "tensorboard=false", "layout.pp=2"]
     assert differences(first, identity(load_job(path, free))) == []
     changed = identity(load_job(path, ["model.layers=6", "seed=4", "threads=1"]))
     assert differences(first, changed) == [
@@ -88,3 +102,70 @@ def test_identity_leaves_out_what_decides_no_number(tmp_path: Path) -> None:
         "seed is 0 there, 4 here",
         "threads is 2 there, 1 here",
     ]
+
+
+def test_a_preset_is_a_job_of_its_own() -> None:
+    assert load_job("debug") == build(Job, preset("debug"), "debug")
+
+
+def test_a_loaded_job_is_scaled_once(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text("preset: debug\nscale: 0.25\n")
+    job = load_job(path)
+    assert (job.scale, job.curriculum.tokens) == (1.0, 300_032)
+    assert job.curriculum.phases[0].batch_tokens == 256
+    assert build(Job, identity(job), "saved").curriculum == job.curriculum
+
+
+@pytest.mark.parametrize(
+    ("layout", "overrides"),
+    [
+        (Layout(), []),
+        (Layout(), ["micro_batch=5"]),
+        (Layout(pp=8, dp_shard=64, ep=16), []),
+        (Layout(pp=8, vpp=2, dp_shard=16, ep=16), []),
+        (Layout(pp=4, dp_replicate=2, dp_shard=8, ep=4), ["micro_batch=4"]),
+        (Layout(dp_shard=128, ep=128), []),
+    ],
+)
+def test_layouts_that_the_released_model_can_have(layout: Layout, overrides: list[str]) -> None:
+    check_layout(load_job("dots1", overrides), layout, layout.world)
+
+
+@pytest.mark.parametrize(
+    ("layout", "world", "overrides", "message"),
+    [
+        (Layout(pp=2, dp_shard=4), 9, [], "pp 2 x dp_replicate 1 x dp_shard 4 is 8 ranks, but there are 9"),
+        (Layout(dp_shard=5, ep=5), 5, [], "the 128 experts of a layer do not divide among ep 5 ranks"),
+        (Layout(dp_shard=2, ep=2), 2, ["model.dense_layers=62"], "the model has no layer with experts"),
+        (Layout(pp=32, vpp=2), 32, [], "62 layers do not divide among pp 32 x vpp 2 = 64 stages"),
+        (
+            Layout(dp_shard=3),
+            3,
+            [],
+            "phase 'stable': the batch of 7,808 sequences does not divide among 3 data-para.*384",
+        ),
+        (Layout(pp=2, dp_shard=64), 128, ["micro_batch=3"], "64 data-parallel ranks in micro-batches of 3; .* to 384"),
+        (
+            Layout(pp=62, dp_shard=128),
+            62 * 128,
+            [],
+            "gives each rank 61 micro-batches, fewer than the pipeline's 62 ranks",
+        ),
+        (
+            Layout(pp=8, vpp=2, dp_shard=64, ep=16),
+            512,
+            [],
+            "cannot divide into 15 equal rounds .*batch_multiple to 512",
+        ),
+    ],
+)
+def test_layouts_that_do_not_divide(layout: Layout, world: int, overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^layout: .*{message}") as error:
+        check_layout(load_job("dots1", overrides), layout, world)
+    assert "\n" not in str(error.value)
+
+
+def test_what_a_refusal_says_to_do_does_help() -> None:
+    layout = Layout(pp=8, vpp=2, dp_shard=64, ep=16)
+    check_layout(load_job("dots1", ["curriculum.batch_multiple=512"]), layout, 512)

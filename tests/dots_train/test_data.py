@@ -11,59 +11,13 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dots_data.tokens import manifest, shards
-from dots_data.tokens.manifest import Manifest, Recipe, TokenizerInfo
-from dots_data.tokens.shards import PROVENANCE, Documents, Header, record_batch
 from dots_train.data import DataError, ShardReader
-
-Tables = list[list[list[int]]]  # shards of batches of lengths of documents, EOS included
-TABLES: Tables = [[[5, 1, 40, 3], [1]], [[17], [2, 2, 2, 90, 11], [30]], [[64, 7]]]
-
-
-def write_dataset(folder: Path, tables: Tables) -> list[list[int]]:
-    """A dataset whose tokens count up from 1 (EOS is 0), so that each names its place; the documents."""
-    info = TokenizerInfo("tokenizer.json", hashlib.sha256(b"{}").hexdigest(), 60_000, "<eos>", 0, None, {"<eos>": 0})
-    header = Header(info, ("crawl",), None, "job", 0)
-    (folder / "tokenizer.json").write_bytes(b"{}")
-    documents: list[list[int]] = []
-    entries, counts, following = [], [], 1
-    for number, table in enumerate(tables):
-        batches, names, lengths = [], [], []
-        for sizes in table:
-            rows = []
-            for size in sizes:
-                rows.append([*range(following, following + size - 1), 0])
-                following += size - 1
-            ids = [(len(documents) + i).to_bytes(16, "big") for i in range(len(rows))]
-            documents += rows
-            batches.append(
-                record_batch(
-                    Documents(
-                        np.array([token for row in rows for token in row], np.uint16),
-                        np.cumsum([0, *sizes], dtype=np.int64),
-                        pa.array(ids, pa.binary(16)),
-                        np.zeros(len(rows), np.int16),
-                        np.zeros(len(rows), np.uint8),
-                    ),
-                    header,
-                )
-            )
-            names += [one.hex() for one in ids]
-            lengths += sizes
-        nothing = {field.name: pa.nulls(len(names), field.type) for field in PROVENANCE}
-        origin = pa.table({**nothing, "doc_id": names, "tokens": lengths}, schema=PROVENANCE)
-        entries.append(shards.write_shard(folder, f"shard-{number:05d}", batches, origin, header))
-        counts.append(shards.count_sources(batches, ("crawl",)))
-    rows_, tokens = sum(entry.rows for entry in entries), sum(entry.tokens for entry in entries)
-    sources = shards.sources_of(counts)
-    manifest.write(folder, Manifest(info, "uint16", Recipe(None, "job"), 0, rows_, tokens, sources, tuple(entries)))
-    return documents
+from tests.dots_train.datasets import TABLES, Tables, write_dataset
 
 
 @pytest.fixture(scope="module")

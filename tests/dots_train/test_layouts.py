@@ -17,9 +17,9 @@ import torch.multiprocessing as multiprocessing
 
 from dots_data.typed_yaml import ConfigError, build
 from dots_train import metrics
-from dots_train.config import Job, Layout
+from dots_train.config import Job, Layout, check_layout
 from dots_train.parallel.mesh import chunks
-from dots_train.trainer import Trainer, check_layout
+from dots_train.trainer import Trainer
 from tests.dots_train.conftest import TINY, CountingReader
 
 STEPS, HALF = 20, 10
@@ -191,8 +191,9 @@ def test_every_layout_goes_on_from_every_other(runs: Path) -> None:
 def test_a_layout_that_cannot_be_is_one_sentence(
     tmp_path: Path, layout: dict[str, int], world: int, changes: dict[str, Any], message: str
 ) -> None:
+    what = job(tmp_path, layout, **changes)
     with pytest.raises(ConfigError, match=message):
-        check_layout(job(tmp_path, layout, **changes), world)
+        check_layout(what, what.layout, world)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dots_train.metrics import Metrics, Record, Timing, read
+from dots_train.config import load_job
+from dots_train.metrics import Metrics, Record, Timing, model_flops_utilisation, read, scalars
 
 
 def record(step: int, loss: float = 1 / 3) -> Record:
@@ -19,6 +20,8 @@ def record(step: int, loss: float = 1 / 3) -> Record:
         epoch=step / 7,
         phase="stable",
         learning_rate=1e-3,
+        first_sample=24,
+        shares=1,
         sequences=4,
         loss=loss,
         balance=1.0,
@@ -40,7 +43,7 @@ def test_floats_come_back_to_the_bit(tmp_path: Path) -> None:
     fill(tmp_path, 1, 1, 0)
     (line,) = read(tmp_path)
     assert (line["loss"], line["gradient_norm"]) == (1 / 3, math.pi)
-    assert line["timing"] == {"seconds": 0.1, "tokens_per_second": 640.0}
+    assert line["timing"] == {"seconds": 0.1, "tokens_per_second": 640.0, "mfu": None}
 
 
 @pytest.mark.parametrize("tail", [b"", b'{"step": 6, "lo', b"\x00\xff\n", b'{"loss": 1}\n'])
@@ -81,3 +84,47 @@ def test_a_line_for_people() -> None:
     assert line.startswith("step 3/10  loss 0.3333  lr 1.00e-03")
     assert "load 1.50" in line
     assert "load" not in dataclasses.replace(record(3), load=()).line(10)
+
+
+def test_a_line_for_people_on_a_gpu_and_with_dead_experts() -> None:
+    full = dataclasses.replace(record(3), timing=Timing(0.1, 640.0, mfu=0.314), dead_experts=2)
+    line = full.line(10)
+    assert line.endswith("640 tok/s  mfu 31.4%")
+    assert "load 1.50  dead 2" in line
+
+
+def test_scalars_of_a_step() -> None:
+    plain = scalars(record(1))
+    assert {"loss", "perplexity", "learning_rate", "gradient_norm", "tokens_per_second", "dead_experts"} <= set(plain)
+    assert (plain["load/layer-0"], plain["load/layer-1"]) == (1.5, 1.25)
+    assert not {"mfu", "spike/loss", "all_to_all_bytes", "bias/layer-0"} & set(plain)
+    full = dataclasses.replace(
+        record(1),
+        timing=Timing(0.1, 640.0, 0.25),
+        entropy=(0.9, 0.8),
+        bias=(0.01, 0.02),
+        spike=(7.0, 0.5),
+        spike_score=0.1,
+        all_to_all_bytes=1024,
+    )
+    more = {name: value for name, value in scalars(full).items() if name not in plain}
+    assert more == {
+        "mfu": 0.25,
+        "spike/loss": 7.0,
+        "spike/gradient_norm": 0.5,
+        "spike/score": 0.1,
+        "all_to_all_bytes": 1024,
+        "entropy/layer-0": 0.9,
+        "entropy/layer-1": 0.8,
+        "bias/layer-0": 0.01,
+        "bias/layer-1": 0.02,
+    }
+
+
+def test_model_flops_utilisation() -> None:
+    """The report's 130K GPU hours a trillion tokens on H800s are about 20%."""
+    model = load_job("dots1").model
+    rate = 1e12 / (130_000 * 3600)
+    assert model_flops_utilisation(model, 8192, rate, "NVIDIA H800") == pytest.approx(0.2, rel=0.01)
+    assert model_flops_utilisation(model, 8192, 64 * rate, "NVIDIA H800", ranks=64) == pytest.approx(0.2, rel=0.01)
+    assert model_flops_utilisation(model, 8192, rate, "cpu") is None

@@ -199,16 +199,6 @@ def test_a_number_that_is_not_finite_skips_the_step_and_then_stops(
     assert checkpoint.saved(Path(job.output) / "checkpoints")[0].name == "step-6"
 
 
-def test_weight_decay_falls_on_matrices_only(job: Job, reader: Any) -> None:
-    trainer = Trainer(job, reader)
-    decayed, free = make_optimizer(trainer.parts, job.optimizer).param_groups
-    assert (decayed["weight_decay"], free["weight_decay"]) == (0.1, 0.0)
-    names = {id(parameter): name for name, parameter in trainer.parts[0].named_parameters()}
-    assert all("norm" in names[id(parameter)] for parameter in free["params"])
-    assert not any("norm" in names[id(parameter)] for parameter in decayed["params"])
-    assert len(decayed["params"]) + len(free["params"]) == len(names)
-
-
 def test_master_weights_must_be_float32(job: Job, reader: Any) -> None:
     model = Trainer(job, reader).parts[0].to(torch.bfloat16)
     with pytest.raises(TypeError, match="master weights must be float32"):

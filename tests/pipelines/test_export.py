@@ -27,7 +27,7 @@ from dots_train.weights.sources import HuggingFace, open_weights
 from pipelines import pretrain
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCE = "web|crawl`2024"
+SOURCE = "web_2024"
 
 JOB = """
 preset: debug
@@ -58,13 +58,12 @@ def write_shards(folder: Path) -> Path:
     content = train(TEXTS, config)
     (folder / "tokenizer.json").write_bytes(content)
     tokenizer = TextTokenizer(content, config.eos, "test")
-    header = shards.Header(tokenizer.info, (SOURCE,), None, "job", 0)
+    header = shards.Header(tokenizer.info, SOURCE, None, "job", 0)
     ids = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in TEXTS]
-    tokens, borders = tokenizer.encode_documents(TEXTS)
+    encoded, ends = tokenizer.encode(TEXTS)
+    tokens, borders = np.insert(encoded, ends[1:], tokenizer.info.eos_id), ends + np.arange(len(ends))
     count = len(TEXTS)
-    documents = shards.Documents(
-        tokens, borders, pa.array(ids, pa.binary(16)), np.zeros(count, np.int16), np.zeros(count, np.uint8)
-    )
+    documents = shards.Documents(tokens, borders, pa.array(ids, pa.binary(16)), np.zeros(count, np.uint8))
     known: dict[str, Any] = {"doc_id": [one.hex() for one in ids], "tokens": np.diff(borders).tolist()}
     provenance = pa.table({f.name: pa.array(known.get(f.name, [None] * count), f.type) for f in shards.PROVENANCE})
     shard = shards.write_shard(folder, "part-0", [shards.record_batch(documents, header)], provenance, header)
@@ -131,7 +130,7 @@ def test_the_card_tells_the_run(exported: Path, run: Path) -> None:
     for said in (
         "# birds\n",
         f"`{manifest.id}`: {manifest.tokens:,} tokens of {len(TEXTS)} documents",
-        "| `web\\|crawl\N{REPLACEMENT CHARACTER}2024` | 45 |",
+        "| `web_2024` | 45 |",
         "trained on 6,144 tokens (step 24)",
         "| stable | 4K | 0.01 | 256 |\n| anneal | 6K | 0.001 | 256 |",
         f"the mean of the last 10 steps is {sum(losses[-10:]) / 10:.4f}",
@@ -214,7 +213,10 @@ def test_an_import_starts_a_run(exported: Path, run: Path, tmp_path: Path, capsy
             ["export", "{run}", "--output", "{new}", "--data", "{new}"],
             "name the folder of the shards that the run read",
         ),
-        (["export", "{run}", "--output", "{new}", "--data", "{other}"], "other: holds the shards .* the run read"),
+        (
+            ["export", "{run}", "--output", "{new}", "--data", "{other}"],
+            "other/manifest.json: is the dataset .*; name the folder",
+        ),
         (["export", "{run}", "--output", "{new}", "--part-size", "0"], "--part-size must be positive, found 0"),
         (["import", "{run}", "--output", "{new}"], "config.json: model_type is None; the dots model has 'dots1'"),
         (["import", "{exported}", "--output", "{run}"], "model: holds something already"),

@@ -74,7 +74,7 @@ def write_shards(folder: Path) -> Path:
     tokenizer.write_text("{}")
     digest = hashlib.sha256(tokenizer.read_bytes()).hexdigest()
     info = manifests.TokenizerInfo("tokenizer.json", digest, VOCABULARY, "<eos>", 0, None, {"<eos>": 0})
-    header = shards.Header(info, ("test",), None, "job", 0)
+    header = shards.Header(info, "test", None, "job", 0)
     draw = np.random.default_rng(0)
     steps = [draw.choice([1, 1, 1, 1, 5], size=draw.integers(20, 200)) for _ in range(40)]
     texts = [np.append((start + np.cumsum(step)) % (VOCABULARY - 1) + 1, 0) for start, step in enumerate(steps)]
@@ -84,7 +84,6 @@ def write_shards(folder: Path) -> Path:
         np.concatenate(texts),
         np.cumsum([0, *lengths]),
         pa.array(ids, pa.binary(16)),
-        np.zeros(len(texts), np.int16),
         np.zeros(len(texts), np.uint8),
     )
     known: dict[str, Any] = {"doc_id": [one.hex() for one in ids], "tokens": lengths}
@@ -189,6 +188,7 @@ def test_a_bar_on_a_terminal(job: Path, tmp_path: Path, monkeypatch: pytest.Monk
         (["--set", "sequence_length=99999"], "one window of 99999 tokens needs 100000"),
         (["--set", "model.vocab_size=9"], "model.vocab_size is 9, but the shards were made with"),
         (["--set", "experts=fusd"], "unknown expert backend 'fusd'; there are reference"),
+        (["--scale", "2"], "scale must be over 0 and at most 1, found 2.0"),
         (["--set", "device=nonsense"], "device: 'nonsense' is not one of 'cpu', 'cuda'"),
         (["--set", "seed=1", "--output", "UNBROKEN"], "seed is 0 there, 1 here"),
     ],

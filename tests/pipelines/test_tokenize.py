@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ import pytest
 
 from dots_data.engines import ray as engine
 from dots_data.tokens import documents, manifest, shards, shuffle, tokenizer
+from dots_data.tokens.documents import SourceFrom
 from dots_train.data import ShardReader
 from pipelines import tokenize
 from pipelines.tokenize import Job, ShardConfig, TokenizerConfig, main, run
@@ -32,6 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WORDS = ["river", "moon", "the", "of", "quickly", "walks", "doesn't", "1987", "(see)", "naïve"]
 WORDS += ["中文", "模型", "数据", "<|endoftext|>", "\n\n", "🚀"]
 ROWS = 400
+CRAWL = SourceFrom("crawl")
 
 
 def some_documents() -> list[dict[str, Any]]:
@@ -48,7 +51,7 @@ def some_documents() -> list[dict[str, Any]]:
                 "warc_offset": number * 100,
                 "date": "2024-01-01T00:00:00Z",
                 "text": "" if number == 13 else text,
-                "language": "en",
+                "language": None if number % 7 == 0 else "zh" if number % 3 == 0 else "en",
                 "language_score": number / ROWS,
                 "source": "books" if number % 5 == 0 else None,
             }
@@ -84,7 +87,8 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def named(folder: Path) -> set[str]:
     dataset = manifest.read(folder)
-    return {name for one in dataset.shards for name in (one.file, one.provenance.file)}
+    tables = manifest.to_mapping(dataset)["batches"]
+    return {tables, *(name for one in dataset.shards for name in (one.file, one.provenance.file))}
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +114,26 @@ def test_a_job_ends_with_a_dataset_that_verifies(base: Path) -> None:
     assert summary["tokens"] == dataset.tokens and summary["vocab_size"] == 320
     assert summary["encoder"]["name"] == "gigatoken" and summary["decodes_exactly"]
     assert [(one.name, one.rows) for one in dataset.sources] == [("books", 80), ("crawl", ROWS - 79)]
+    # A source has shards of its own, as many as its text asks for, numbered on through the sources.
+    assert [one.source for one in dataset.shards] == sorted(one.source for one in dataset.shards)
+    assert [one.file for one in dataset.shards] == [f"shard-{n:05d}.arrow" for n in range(len(dataset.shards))]
+    books = [one for one in dataset.shards if one.source == "books"]
+    assert 1 < len(books) < len(dataset.shards) / 3 and sum(one.rows for one in books) == 80
     assert dataset.recipe == manifest.Recipe(None, summary["job_hash"])
+
+
+def test_sources_can_be_taken_from_any_column(base: Path, tmp_path: Path) -> None:
+    documents_ = base / "documents"
+    run(job(documents_, tmp_path / "tokens", source_from="language"))
+    assert shards.verify(tmp_path / "tokens") == []
+    dataset = manifest.read(tmp_path / "tokens")
+    rows = [row for row in some_documents() if row["text"]]
+    expected = Counter(row["language"] or "crawl" for row in rows)
+    assert {one.name: one.rows for one in dataset.sources} == expected and len(expected) == 3
+    for one in dataset.shards:
+        languages = set(pq.read_table(tmp_path / "tokens" / one.provenance.file)["language"].to_pylist())
+        assert languages == {None if one.source == "crawl" else one.source}
+    assert main([*command_line(documents_, tmp_path / "tokens", tmp_path), "--source-from", "date"]) == 1
 
 
 def test_every_text_comes_back_exactly_beside_its_provenance(base: Path) -> None:
@@ -266,7 +289,12 @@ def test_a_finished_job_is_not_run_again(base: Path, tmp_path: Path, capsys: pyt
 
 @pytest.mark.parametrize(
     ("setting", "differs"),
-    [("seed=1", "seed"), ("tokenizer.vocab_size=330", "tokenizer"), ("shards.batch_tokens=9", "shards")],
+    [
+        ("seed=1", "seed"),
+        ("source_from=language", "documents and source_from"),
+        ("tokenizer.vocab_size=330", "tokenizer"),
+        ("shards.batch_tokens=9", "shards"),
+    ],
 )
 def test_the_output_of_another_job_is_refused(
     base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], setting: str, differs: str
@@ -363,6 +391,25 @@ BAD: list[tuple[str, Callable[[Path], Path], int, str]] = [
     ),
     ("not parquet", lambda f: write(f / "a.parquet", b"PAR1"), 1, "a.parquet: cannot be read as Parquet"),
     ("cut", lambda f: cut(parquet(f / "a.parquet", {"text": ["x" * 99]})), 1, "a.parquet: cannot be read"),
+    (
+        "source",
+        lambda f: parquet(f / "a.parquet", {"text": ["x"], "source": ["a/../b"]}),
+        1,
+        "a.parquet: column source",
+    ),
+    (
+        "source type",
+        lambda f: parquet(f / "a.parquet", {"text": ["x"], "source": [[1]]}),
+        1,
+        "a.parquet: column source",
+    ),
+    ("source size", lambda f: parquet(f / "a.parquet", {"text": ["x"], "source": ["x" * 65]}), 1, "is no plain name"),
+    (
+        "sources",
+        lambda f: parquet(f / "a.parquet", {"text": ["x"] * 1001, "source": [f"s{n}" for n in range(1001)]}),
+        1,
+        "a.parquet: column source: over 1000 sources",
+    ),
     ("json line", lambda f: write(f / "a.jsonl", b'{"text": "x"}\n{"text": \n'), 1, "a.jsonl: line 2"),
     ("json text", lambda f: write(f / "a.jsonl", b'{"text": 5}\n'), 1, "a.jsonl: line 1: not an object with"),
     ("json deep", lambda f: write(f / "a.jsonl", b"[" * 100_000), 1, "a.jsonl: line 1"),
@@ -396,6 +443,7 @@ def test_bad_input_is_named(
         (["--set", "seed.inner=1"], "seed holds no keys"),
         (["--set", "tokenizer.vocab_size=3"], "vocab_size: 3 is below"),
         (["--set", "shards.shard_bytes=0"], "at least 1"),
+        (["--set", "source=a b"], "source: 'a b' is no plain name"),
         (["--workers", "-1"], "workers: -1 is negative"),
         (["--tokenizer", "pyproject.toml"], "pyproject.toml: not a tokenizer.json"),
         (["--job", "none.yaml"], "none.yaml: cannot be read"),
@@ -417,13 +465,36 @@ def test_a_job_that_cannot_be_meant(
     assert message in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
+def test_a_column_of_sources_that_no_document_has_is_named(tmp_path: Path, kind: str) -> None:
+    table = {"text": ["x", "y"], "language": ["en", "zh"]}
+    if kind == "parquet":
+        path = parquet(tmp_path / "a.parquet", table)
+    else:
+        path = write(tmp_path / "a.jsonl", b'{"text": "x"}\n{"text": "y", "language": "zh"}\n')
+    rows = [
+        one for batch in documents.read(documents.pieces([str(path)])[0], SourceFrom("a", "language")) for one in batch
+    ]
+    with pytest.raises(documents.DocumentsError, match=f"a.{kind}: has no column `langauge` to take sources from"):
+        documents.survey(documents.pieces([str(path)])[0], SourceFrom("a", "langauge"), 0)
+    assert rows
+
+
+def test_more_sources_than_a_manifest_names_in_two_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for part in range(2):
+        names = [f"s{n}" for n in range(part * 600, part * 600 + 600)]
+        parquet(tmp_path / "in" / f"{part}.parquet", {"text": names, "source": names})
+    assert main(command_line(tmp_path / "in", tmp_path / "tokens", tmp_path)) == 1
+    assert "over 1000 sources" in " ".join(capsys.readouterr().err.split())
+
+
 def test_documents_that_change_under_the_job_are_noticed(base: Path, tmp_path: Path) -> None:
     piece = documents.Piece(str(parquet(tmp_path / "a.parquet", {"text": ["one"]})), (0,))
-    key = documents.survey(piece, "crawl", 0).key
+    key = documents.survey(piece, CRAWL, 0).key
     parquet(tmp_path / "a.parquet", {"text": ["two"]})
     info = manifest.read(base / "tokens").tokenizer
-    header = shards.Header(info, ("crawl",), None, "job", 0)
-    plan = shuffle.Plan(str(tmp_path), str(base / "tokens"), "crawl", "huggingface", 1, 100, header)
+    header = shards.Header(info, "crawl", None, "job", 0)
+    plan = shuffle.Plan(str(tmp_path), str(base / "tokens"), CRAWL, "huggingface", 100, (header,), (1,))
     with pytest.raises(documents.DocumentsError, match="has changed since the job began"):
         shuffle.scatter(piece, key, plan)
 
@@ -444,7 +515,9 @@ def test_ids_of_every_kind(tmp_path: Path) -> None:
         {"text": "three \ud800"},
     ]
     path = write(tmp_path / "a.jsonl", b"".join(json.dumps(line).encode() + b"\n" for line in lines))
-    rows = [row for batch in documents.read(documents.Piece(str(path)), "mine") for row in batch.to_pylist()]
+    rows = [
+        row for batch in documents.read(documents.Piece(str(path)), SourceFrom("mine")) for row in batch.to_pylist()
+    ]
     assert rows[0]["id"] == hashlib.blake2b(b"notes/a b", digest_size=16).digest()
     assert (rows[0]["record_id"], rows[0]["language"], rows[0]["source"]) == ("notes/a b", "en", "mine")
     assert rows[1]["id"].hex() == "0123456789abcdef" * 2
