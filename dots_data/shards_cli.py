@@ -178,9 +178,8 @@ def where(options: argparse.Namespace) -> int:
         return 0
     every = list(found)
     loss = "" if step.loss is None else f", loss {step.loss:.4f}"
-    of = ", ".join(map(str, step.manifests))
     console.console.print(
-        f"step {step.step}{loss}: samples {step.samples.start:,} to {step.samples.stop - 1:,} of {of}, "
+        f"step {step.step}{loss}: samples {step.samples.start:,} to {step.samples.stop - 1:,} of {step.manifest}, "
         f"{len({one.doc_id for one in every}):,} documents"
     )
     columns = ("sample", "document", "tokens", "URL", "WARC file", "offset")
