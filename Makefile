@@ -29,9 +29,9 @@ tokenize: setup ## documents -> tokenized Arrow shards  [INPUT=... OUTPUT=... TO
 # Several processes are torchrun's; what is lost with one of them is done again from the last checkpoint.
 TORCHRUN = .venv/bin/torchrun --standalone --nproc-per-node $(NPROC) --max-restarts $(or $(RESTARTS),3)
 
-pretrain: setup ## shards -> model                     [DATA=... OUTPUT=... CONFIG=... NPROC=processes]
+pretrain: setup ## shards -> model                     [DATA=... OUTPUT=... CONFIG=... NPROC=processes INIT=weights]
 	@$(if $(NPROC),$(TORCHRUN),$(PYTHON_RUN)) -m pipelines.pretrain $(if $(CONFIG),--job '$(CONFIG)') \
-	    $(if $(DATA),--data '$(DATA)') $(if $(OUTPUT),--output '$(OUTPUT)')
+	    $(if $(DATA),--data '$(DATA)') $(if $(OUTPUT),--output '$(OUTPUT)') $(if $(INIT),--init '$(INIT)')
 
 test: setup check ## style, types and tests
 	@$(PYTHON_RUN) -m pytest $(TESTS)

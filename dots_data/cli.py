@@ -1,4 +1,4 @@
-"""`dots`: questions about what the pipelines left. Run `dots --help`."""
+"""`dots`: questions about what the pipelines left, and models in and out. Run `dots --help`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from typing import Any
 from dots_data import console, shards_cli
 from dots_data.extraction import DEFAULT_ENGINE, ENGINES
 from dots_data.typed_yaml import ConfigError
+from dots_train import commands as training  # parsers alone; torch is loaded by the command that needs it
 
-DESCRIPTION = """Questions about pages, a crawl and its tokens.
+DESCRIPTION = """Questions about pages, a crawl and its tokens; models in and out of the trainer.
 
   dots extract page.html                    the main text of a page; --scores: every line with its score
   dots explain URL --output build/crawl     why a page was kept or dropped, step by step
@@ -24,6 +25,9 @@ DESCRIPTION = """Questions about pages, a crawl and its tokens.
   dots sites                                the hosts with most text, for hand cleaning
   dots index build/index                    what a living index holds; --export: its documents of all dumps
   dots takedown URL --index build/index     a document goes from an index, and what was dropped for it comes back
+  dots export build/model --output FOLDER   a checkpoint as a folder that transformers, vLLM and SGLang load
+  dots import FOLDER --output build/start   weights of such a folder, to continue training from
+  dots eval FOLDER --tasks my-tasks         benchmarks on an export, with the lm-evaluation-harness
   dots shards verify build/tokens           whether every shard is what its manifest says; more: dots shards --help
   dots plan dots1                           what a training run takes: steps, hours, FLOPs, memory a rank
   dots curves build/model                   pictures of a run: its loss curve, the load of its experts
@@ -357,6 +361,8 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("curves", help="pictures of a training run: its loss curve, the load of its experts")
     command.add_argument("run_folder", nargs="?", default="build/model", metavar="RUN", help="default: %(default)s")
     command.set_defaults(run=curves)
+
+    training.add(commands)
     return arguments
 
 

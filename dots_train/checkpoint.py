@@ -22,6 +22,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -66,15 +67,16 @@ class Checkpoint:
     step: int
     state: dict[str, Any]
 
-    def read(self, into: Mapping[str, Tensor]) -> None:
+    def read(self, into: Mapping[str, Tensor], alone: bool = False) -> None:
         """Fill tensors, sharded in whatever way, from those of the same names.
+
+        alone: other processes do not read the same names now.
 
         Raises:
             CheckpointError: one is missing or of another shape, or the files cannot be understood.
         """
         try:
-            reader = _Reader(self.path)
-            stored = reader.read_metadata().state_dict_metadata
+            stored = self._reader.read_metadata().state_dict_metadata
             for name, tensor in into.items():
                 found = stored.get(name)
                 if not isinstance(found, TensorStorageMetadata):
@@ -83,11 +85,15 @@ class Checkpoint:
                     raise CheckpointError(
                         f"{self.path}: {name} is {tuple(found.size)} there, {tuple(tensor.shape)} here"
                     )
-            load_tensors(dict(into), storage_reader=reader, no_dist=not dist.is_initialized())
+            load_tensors(dict(into), storage_reader=self._reader, no_dist=alone or not dist.is_initialized())
         except CheckpointError:
             raise
         except (Exception, CheckpointException) as error:  # whatever torch raises on bytes that are not its own
             raise CheckpointError(f"{self.path}: not readable ({_reason(error)})") from error
+
+    @cached_property
+    def _reader(self) -> _Reader:
+        return _Reader(self.path)
 
 
 class _Unpickler(pickle.Unpickler):
@@ -100,7 +106,11 @@ class _Unpickler(pickle.Unpickler):
 class _Reader(FileSystemReader):
     """torch's reader, which takes no object from `.metadata` that could be code, and nothing but tensors."""
 
+    _known: Metadata | None = None
+
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        if self._known is not None:  # of a large model it takes seconds to read
+            return self._known
         with open(Path(self.path) / ".metadata", "rb") as file:
             metadata = _Unpickler(file).load()
         if not isinstance(metadata, Metadata) or not all(
@@ -112,6 +122,7 @@ class _Reader(FileSystemReader):
                 raise CheckpointError(f"{self.path}: .metadata names {info.relative_path!r}, outside the checkpoint")
         metadata.storage_meta = metadata.storage_meta or StorageMeta()
         metadata.storage_meta.load_id = self.load_id
+        self._known = metadata
         return metadata
 
 

@@ -212,6 +212,9 @@ class Job:
     """File that says how the sources of the shards are weighted (jobs/mixtures/); empty: all shards are one stream. It
     may change between two parts of a run, as long as what was read stays as it was."""
     output: str = "build/model"
+    init: str = ""
+    """Folder of weights to start from: of `dots import`, of transformers, or a checkpoint of another run; none draws
+    them at random from the seed."""
     sequence_length: int = 8192
     micro_batch: int = 1
     """Sequences in one forward and backward pass; a batch of the curriculum is made of several."""

@@ -42,6 +42,7 @@ from dots_train.model.recompute import recompute
 from dots_train.optim import apply_stage, make_optimizer, optimizer_state
 from dots_train.parallel import mesh
 from dots_train.parallel.pipeline import Share, engine
+from dots_train.weights.sources import start_from
 
 CONFIG_FILE = "config.json"
 SUMMARY_FILE = "summary.json"
@@ -158,6 +159,9 @@ class Trainer:
         found = checkpoint.latest(self.output / "checkpoints", self.log)
         if found is not None:
             self._restore(found)
+        elif self.job.init:
+            start_from(self.job.init, self.parts, self.job.model, Path(self.job.data) / reader.manifest.tokenizer.file)
+            self.log(f"starting from the weights of {self.job.init}")
         self.steps = self.job.curriculum.steps(self.job.sequence_length, self.step, self.tokens)
 
     def run(self, on_step: Callable[[Record], None] = lambda record: None) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from dots_train.metrics import Record
 from dots_train.mixture import read as read_mixture
 from dots_train.model.dots1 import parameters
 from dots_train.trainer import Interrupted, Trainer, TrainingError
+from dots_train.weights.shards import WeightsError
 
 EXAMPLES = """examples:
   python -m pipelines.pretrain                                    the debug model on build/tokens
@@ -52,10 +53,11 @@ def main(arguments: list[str] | None = None) -> int:
         scale = [] if options.scale is None else [f"scale={options.scale}"]
         job = load_job(options.job, [*options.set, *scale])
         job = dataclasses.replace(job, data=options.data or job.data, output=options.output or job.output)
+        job = dataclasses.replace(job, init=options.init or job.init)
         trainer = make_trainer(job)
     except DataError as error:
         return fail(f"{error}; give the folder that `make tokenize` wrote, with --data", 2)
-    except ConfigError as error:
+    except (ConfigError, WeightsError) as error:
         return fail(str(error), 2)
     except CheckpointError as error:
         return fail(str(error), 1)
@@ -125,6 +127,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--job", default="jobs/pretrain.yaml", help="job file (default: %(default)s)")
     parser.add_argument("--data", metavar="DIR", help="folder of token shards; goes before the job's `data`")
     parser.add_argument("--output", metavar="DIR", help="folder to write; goes before the job's `output`")
+    parser.add_argument(
+        "--init", metavar="DIR", help="weights to start from: of `dots import`, of transformers, a checkpoint/step-N"
+    )
     parser.add_argument(
         "--set",
         metavar="KEY=VALUE",
