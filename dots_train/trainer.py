@@ -160,7 +160,8 @@ class Trainer:
         if found is not None:
             self._restore(found)
         elif self.job.init:
-            start_from(self.job.init, self.parts, self.job.model, Path(self.job.data) / reader.manifest.tokenizer.file)
+            tokenizer = Path(self.job.folders[0]) / reader.manifest.tokenizer.file
+            start_from(self.job.init, self.parts, self.job.model, tokenizer)
             self.log(f"starting from the weights of {self.job.init}")
         self.steps = self.job.curriculum.steps(self.job.sequence_length, self.step, self.tokens)
 
