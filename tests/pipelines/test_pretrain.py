@@ -18,6 +18,7 @@ import torch
 
 from dots_data.tokens import manifest as manifests
 from dots_data.tokens import shards
+from dots_train import checkpoint
 from pipelines import pretrain
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,7 +47,6 @@ STEPS = 14  # 8 of 128 tokens, then 6 of 192
 # Runs the command and sends itself a signal, either after the step named or inside the save of that step.
 CHILD = """
 import os, sys
-from dots_train import checkpoint
 from dots_train import checkpoint, metrics
 from pipelines import pretrain
 
