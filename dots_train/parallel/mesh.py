@@ -171,8 +171,13 @@ def sync_gradients(parts: Sequence[Dots1], wanted: bool) -> None:
             part.set_requires_gradient_sync(wanted)
 
 
-def named_tensors(parts: Iterable[nn.Module]) -> list[tuple[str, Tensor]]:
+def named_tensors(parts: Sequence[nn.Module]) -> list[tuple[str, Tensor]]:
     """Parameters and buffers of all parts by the names that they have in the whole model."""
+    for part in parts:
+        for module in part.modules():
+            # After a pass without a backward one, as validation is, FSDP's root still holds whole weights.
+            if isinstance(module, FSDPModule):
+                module.reshard()
     return [item for part in parts for item in (*part.named_parameters(), *part.named_buffers())]
 
 

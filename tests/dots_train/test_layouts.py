@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from dots_train.health import read_loads
 from dots_train.trainer import Trainer
 from tests.dots_train.conftest import TINY, CountingReader
 
-STEPS, HALF = 20, 10
+STEPS, SAVED = 20, 18
 LAYOUTS: dict[str, dict[str, int]] = {
     "one": {},
     "fsdp": {"dp_shard": 2},
@@ -47,17 +47,17 @@ def job(output: Path, layout: dict[str, int], **changes: Any) -> Job:
         "micro_batch": 2,
         "threads": 1,
         "curriculum": {"warmup_steps": 3, "phases": [phase]},
-        "checkpoint": {"every_steps": HALF, "keep": 4},
+        "checkpoint": {"every_steps": SAVED, "keep": 2},
         "tensorboard": False,
         "layout": layout,
-        "evaluation": {"every_steps": HALF, "windows": 16},
+        "evaluation": {"every_steps": SAVED, "windows": 16},
         **changes,
     }
     return build(Job, values, "test")
 
 
 def train(root: Path, source: str | None, target: str) -> None:
-    """A run in the layout `target`, from the start or from half of what `source` did."""
+    """A run in the layout `target`, from the start or from a checkpoint of `source`."""
     output = root / (target if source is None else f"{source}-to-{target}")
     recomputing = source is not None and target != source
     what = job(output, LAYOUTS[target], activation_checkpointing=recomputing)
@@ -65,36 +65,20 @@ def train(root: Path, source: str | None, target: str) -> None:
     Trainer(what, CountingReader(), log=lambda _: None, held_out=held_out).run()
 
 
-def every_layout(rank: int, root: Path, port: int) -> None:
-    """What one of the processes does: all layouts that it is part of, in the same order as the others."""
+def in_process(rank: int, root: Path, sources: tuple[str | None, ...]) -> None:
+    """What one of the processes does: all layouts that it is part of, each from all `sources`, in the same order as the
+    other processes."""
     try:
         torch.set_num_threads(1)
-        for number, (target, layout) in enumerate(LAYOUTS.items()):
+        for target, layout in LAYOUTS.items():
             world = Layout(**layout).world
             if rank >= world:
                 continue
-            address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port + number)}
-            os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), **address)
-            train(root, None, target)
+            os.environ["WORLD_SIZE"] = str(world)
             if world > 1:
-                dist.barrier()
-                dist.destroy_process_group()
-    except Exception:
-        (root / f"failed-{rank}").write_text(traceback.format_exc())
-        raise
-
-
-def every_continuation(rank: int, root: Path, port: int) -> None:
-    """As `every_layout`, from the half of every layout to its end in every other."""
-    try:
-        torch.set_num_threads(1)
-        for number, (target, layout) in enumerate(LAYOUTS.items()):
-            world = Layout(**layout).world
-            if rank >= world:
-                continue
-            address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port + number)}
-            os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), **address)
-            for source in LAYOUTS:
+                meet = f"file://{root}/meet-{target}-{len(sources)}"
+                dist.init_process_group("gloo", meet, timedelta(minutes=2), world, rank)
+            for source in sources:
                 train(root, source, target)
             if world > 1:
                 dist.barrier()
@@ -104,15 +88,10 @@ def every_continuation(rank: int, root: Path, port: int) -> None:
         raise
 
 
-def in_processes(work: Callable[[int, Path, int], None], root: Path) -> None:
-    """`work` in as many processes as the largest layout has. Fails with what the first of them raised."""
-    # Ports that follow a free one are free as a rule; each layout has one of its own.
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = min(free.getsockname()[1], 65_000)
-    context = multiprocessing.spawn(
-        work, (root, port), nprocs=max(Layout(**layout).world for layout in LAYOUTS.values()), join=False
-    )
+def in_processes(root: Path, sources: tuple[str | None, ...]) -> None:
+    """`in_process` in as many processes as the largest layout has. Fails with what they raised."""
+    count = max(Layout(**layout).world for layout in LAYOUTS.values())
+    context = multiprocessing.spawn(in_process, (root, sources), nprocs=count, join=False)
     try:
         while not context.join(timeout=300):
             pass
@@ -124,7 +103,7 @@ def in_processes(work: Callable[[int, Path, int], None], root: Path) -> None:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     root = tmp_path_factory.mktemp("layouts")
-    in_processes(every_layout, root)
+    in_processes(root, (None,))
     yield root
 
 
@@ -175,16 +154,16 @@ def test_every_layout_goes_on_from_every_other(runs: Path) -> None:
         for target in LAYOUTS:
             copy = runs / f"{source}-to-{target}"
             (copy / "checkpoints").mkdir(parents=True)
-            shutil.copytree(runs / source / "checkpoints" / f"step-{HALF}", copy / "checkpoints" / f"step-{HALF}")
+            shutil.copytree(runs / source / "checkpoints" / f"step-{SAVED}", copy / "checkpoints" / f"step-{SAVED}")
             shutil.copy(runs / source / "config.json", copy)
-    in_processes(every_continuation, runs)
+    in_processes(runs, (*LAYOUTS,))
     expected = metrics.read(runs / "one")
     for source in LAYOUTS:
         for target in LAYOUTS:
             lines = metrics.read(runs / f"{source}-to-{target}")
-            assert_same(lines, expected[HALF:], f"{source} to {target}")
+            assert_same(lines, expected[SAVED:], f"{source} to {target}")
             if source == target:
-                unbroken = metrics.read(runs / source)[HALF:]
+                unbroken = metrics.read(runs / source)[SAVED:]
                 assert [{**line, "timing": 0} for line in lines] == [{**line, "timing": 0} for line in unbroken]
 
 
