@@ -7,9 +7,10 @@ English and Chinese apart, with one tokenizer.json, trained here on all texts:
     encode   the texts alone: fastokens, as `tokenize` drives it, when it meets each text for the first time (it
              remembers words) and when it meets them again, and Hugging Face tokenizers
     job      from Parquet to shuffled shards: `pipelines.tokenize --workers 0`, and datatrove's DocumentTokenizer and
-             DocumentTokenizerMerger as one task. What a job takes whatever its size is measured on one document and
-             told apart, so that the rate is one of large jobs; then the same on several copies of the texts, under
-             other ids, where fastokens meets every word again
+             DocumentTokenizerMerger as one task. Both take seconds whatever their input: to load the tokenizer, and
+             ours to encode a sample of 2 MB by both encoders. So each runs on 2.5 MB of the texts and on all, and the
+             rate "beyond" is that of what the larger job has more: the rate of large jobs. Then on several copies of
+             the texts, under other ids, where fastokens meets every word again
 
 Ids are compared with those of Hugging Face tokenizers for every document, as read back from the shards. CPU seconds are
 those of all processes of a tool, watched from outside.
@@ -46,6 +47,7 @@ from dots_data.tokens.tokenizer import ENDOFTEXT, Fastokens, HuggingFace, Tokeni
 WORK = Path("build/bench-tokenize")
 PEER = (Path("build/peers/datatrove-tokens/bin/python"), Path(__file__).parent / "peers" / "datatrove_tokenize.py")
 TOGETHER = 512  # documents that an encoder is given at once
+SMALL = 2_500_000  # bytes of text in the job that tells what every job takes
 LANGUAGES = {"en": "English", "zh": "Chinese"}
 
 
@@ -100,6 +102,10 @@ def encoders(content: bytes, texts: list[str]) -> tuple[dict[str, float], list[b
     if digests["first"] != digests["reference"] or digests["again"] != digests["reference"]:
         raise RuntimeError("fastokens gives other ids than Hugging Face tokenizers")
     return seconds, digests["reference"]
+
+
+def megabytes(texts: list[str]) -> float:
+    return sum(len(text.encode()) for text in texts) / 1e6
 
 
 def digest(ids: np.ndarray) -> bytes:
@@ -157,20 +163,20 @@ def tokens_of_peer(output: Path, width: int) -> int:
 
 
 def jobs(language: str, texts: list[str], expected: list[bytes], content: Path, copies: int) -> dict[str, Any]:
-    """Both tools on one document, on the texts, and on copies of them."""
+    """Both tools on a few of the texts, on all, and on copies of all."""
+    few = int(np.searchsorted(np.cumsum([len(text.encode()) for text in texts]), SMALL)) + 1
     result: dict[str, Any] = {}
-    counts = {"fixed": 0, "once": 1, "copies": copies}
-    for name, count in counts.items():
-        folder = write_documents(texts if count else ["one"], max(1, count), WORK / language / name)
+    for name, count, some in (("small", 1, texts[:few]), ("once", 1, texts), ("copies", copies, texts)):
+        folder = write_documents(some, count, WORK / language / name)
         output = WORK / language / f"ours-{name}"
-        result[name] = {"ours": ours(folder, content, output)}
+        result[name] = {"megabytes": megabytes(some) * count, "documents": len(some) * count}
+        result[name]["ours"] = ours(folder, content, output)
         if name == "once":
             result[name]["ours_ray_of_2"] = ours(folder, content, WORK / language / "ours-ray", workers=2)
             shards = [(output.parent / which / "manifest.json").read_bytes() for which in ("ours-once", "ours-ray")]
             if shards[0] != shards[1]:
                 raise RuntimeError("the number of workers changed the dataset")
-        if count:
-            result[name]["equal"] = equal_documents(output, expected, count)
+        result[name]["equal"] = equal_documents(output, expected, count)
         if PEER[0].exists():
             peer = WORK / language / f"datatrove-{name}"
             result[name]["datatrove"] = theirs(folder, content, peer)
@@ -181,24 +187,23 @@ def jobs(language: str, texts: list[str], expected: list[bytes], content: Path, 
 
 
 def measure(language: str, texts: list[str], content: Path, copies: int) -> dict[str, Any]:
-    megabytes = sum(len(text.encode()) for text in texts) / 1e6
     seconds, expected = encoders(content.read_bytes(), texts)
-    result = {"documents": len(texts), "megabytes": megabytes, "encode": seconds}
+    result = {"documents": len(texts), "megabytes": megabytes(texts), "encode": seconds}
     return result | {"jobs": jobs(language, texts, expected, content, copies)}
 
 
-def rates(one: dict[str, Any], copies: int) -> dict[str, dict[str, float]]:
-    """MB a CPU second of each tool: on the texts beyond the fixed costs, on the texts, and on the copies."""
-    size, measured = one["megabytes"], one["jobs"]
+def rates(jobs_: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """CPU seconds of the small job by tool, and MB a CPU second: beyond the small job, on the texts, on the copies."""
+    small, once, most = (jobs_[name] for name in ("small", "once", "copies"))
     return {
         tool: {
-            "fixed": measured["fixed"][tool],
-            "beyond": size / (measured["once"][tool] - measured["fixed"][tool]),
-            "once": size / measured["once"][tool],
-            "copies": copies * size / measured["copies"][tool],
+            "small": small[tool],
+            "beyond": (once["megabytes"] - small["megabytes"]) / (once[tool] - small[tool]),
+            "once": once["megabytes"] / once[tool],
+            "copies": most["megabytes"] / most[tool],
         }
         for tool in ("ours", "datatrove")
-        if tool in measured["once"]
+        if tool in once
     }
 
 
@@ -223,13 +228,14 @@ def show(results: dict[str, dict[str, Any]], copies: int) -> None:
         "encode alone, MB a CPU second",
         ("texts", "MB", "fastokens, first", "again", "HF tokenizers", "first to HF"), rows, left=1,
     )  # fmt: skip
-    heads = ("texts", "tool", "fixed CPU s", "MB a CPU s beyond it", "all of it", f"{copies} copies")
+    heads = ("texts", "tool", "small job, CPU s", "MB a CPU s beyond it", "texts once", f"{copies} copies")
     console.table("Parquet to shuffled shards", heads, lines, left=2)
     for language, one in results.items():
-        for name in ("once", "copies"):
-            measured = one["jobs"][name]
-            count = one["documents"] * (copies if name == "copies" else 1)
-            told = f"{LANGUAGES[language]}, {name}: ids equal on {measured['equal']:,} of {count:,} documents"
+        ray = one["jobs"]["once"]["ours_ray_of_2"]
+        console.console.print(f"{LANGUAGES[language]}, once, with Ray and 2 workers: {ray:.1f} CPU s, the same dataset")
+        for name, measured in one["jobs"].items():
+            of = f"{measured['equal']:,} of {measured['documents']:,} documents"
+            told = f"{LANGUAGES[language]}, {name}: ids equal to those of HF tokenizers on {of}"
             if "tokens" in measured:
                 told += f"; {measured['tokens']:,} tokens, datatrove {measured['datatrove_tokens']:,}"
             console.console.print(told)
@@ -247,7 +253,7 @@ def main() -> int:
     results = {}
     for language, some in texts.items():
         one = measure(language, [text.text for text in some], content, options.copies)
-        one["rates"] = rates(one, options.copies)
+        one["rates"] = rates(one["jobs"])
         if "datatrove" in one["rates"]:
             mine, peer = one["rates"]["ours"], one["rates"]["datatrove"]
             one["ratios"] = {name: mine[name] / peer[name] for name in ("beyond", "once", "copies")}
