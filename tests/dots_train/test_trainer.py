@@ -215,3 +215,44 @@ def test_the_router_bias_moves_once_a_global_batch(job: Job, reader: Any) -> Non
     rate = job.balance.bias_rate
     assert steps.max() <= 2 * rate + 1e-7, "a second update in one batch would move further"
     assert steps.max() > 0
+
+
+def test_an_expert_that_gets_no_token_is_named(job: Job, reader: Any) -> None:
+    """Once, and training goes on."""
+    job = dataclasses.replace(job, guards=GuardConfig(dead_after=4))
+    said: list[str] = []
+    trainer = Trainer(job, reader, log=said.append)
+    router = next(module for module in trainer.parts[0].modules() if isinstance(module, Router))
+    router.e_score_correction_bias[5] = -100.0
+    summary = trainer.run()
+    assert summary["steps"] == 12
+    assert [one for one in said if "expert 5" in one] == ["step 4: layer 1 expert 5 got no token for 4 steps"]
+    assert [line["dead_experts"] for line in metrics.read(Path(job.output))] == [0] * 3 + [1] * 9
+
+
+def test_a_phase_may_have_longer_windows(job: Job, reader: Any) -> None:
+    """The data is opened anew with them, at the place that the tokens say; a run that was broken off goes on there."""
+    from tests.dots_train.conftest import CountingReader
+
+    first, second = job.curriculum.phases
+    longer = dataclasses.replace(second, sequence_length=32, rope_theta=1e5)
+    job = dataclasses.replace(job, curriculum=dataclasses.replace(job.curriculum, phases=(first, longer)))
+
+    def train(output: Job, stop_at: int | None) -> None:
+        trainer = Trainer(output, CountingReader(), log=lambda _: None, at_length=CountingReader)
+
+        def stop(record: Record) -> None:
+            if record.step == stop_at:
+                raise KeyboardInterrupt
+
+        trainer.run(stop)
+
+    train(job, None)
+    lines = numbers(job)
+    assert [line["sequence_length"] for line in lines] == [16] * 8 + [32] * 4
+    assert lines[8]["first_sample"] == 512 // 32 and lines[-1]["tokens"] == 1024
+    broken = elsewhere(job, "broken")
+    with pytest.raises(KeyboardInterrupt):
+        train(broken, 11)
+    train(broken, None)
+    assert numbers(broken) == lines
