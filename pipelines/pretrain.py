@@ -73,7 +73,8 @@ def main(arguments: list[str] | None = None) -> int:
         return fail(str(error), 1)
     except OSError as error:
         return fail(f"{error.filename or job.output}: {error.strerror}; the last checkpoint stands", 1)
-    say(closing(summary))
+    if rank() == 0:
+        say(closing(summary))
     return 0
 
 

@@ -16,8 +16,10 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from dots_train.config import Job, Layout
@@ -109,7 +111,11 @@ def connect(layout: Layout, device: torch.device) -> Ranks:
         return Ranks(layout)
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=TIMEOUT)
+        # torchrun keeps its store when it starts lost processes again: what the last attempt wrote there, addresses of
+        # processes that are gone among it, must not be found by this one.
+        store, rank, world = next(rendezvous("env://", timeout=TIMEOUT))
+        attempt = PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        dist.init_process_group(backend, store=attempt, rank=rank, world_size=world, timeout=TIMEOUT)
     shape = (layout.pp, layout.dp_replicate, layout.dp_shard // layout.ep, layout.ep)
     mesh = init_device_mesh(device.type, shape, mesh_dim_names=("pp", "dp_replicate", "efsdp", "ep"))
     mesh["efsdp", "ep"]._flatten("dp_shard")
