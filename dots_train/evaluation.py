@@ -11,7 +11,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -21,29 +20,9 @@ from dots_train.health import Loads, write_loads
 from dots_train.model.dots1 import Dots1, Tally
 from dots_train.parallel.mesh import Ranks
 from dots_train.parallel.pipeline import Pipeline, Plain, Share
+from dots_train.reading import Windows
 
 FILE = "evaluation.jsonl"
-
-
-class Batch(Protocol):
-    """See dots_train.data.Batch."""
-
-    @property
-    def tokens_BS(self) -> Tensor: ...
-    @property
-    def targets_BS(self) -> Tensor: ...
-    @property
-    def position_BS(self) -> Tensor: ...
-    @property
-    def document_BS(self) -> Tensor: ...
-
-
-class Reader(Protocol):
-    """The windows of one source."""
-
-    @property
-    def windows(self) -> int: ...
-    def batch(self, g: int, n: int) -> Batch: ...
 
 
 @dataclass(frozen=True)
@@ -73,7 +52,7 @@ class Evaluation:
         sources: windows by the name of the source.
     """
 
-    def __init__(self, job: Job, sources: Mapping[str, Reader], ranks: Ranks, device: torch.device):
+    def __init__(self, job: Job, sources: Mapping[str, Windows], ranks: Ranks, device: torch.device):
         self.job, self.sources, self.ranks, self.device = job, sources, ranks, device
         # Equal shares of whole micro-batches, of which a pipeline wants one for each of its ranks at least.
         self.unit = ranks.shares * job.micro_batch * (job.layout.pp if job.layout.pp > 1 else 1)
@@ -96,7 +75,7 @@ class Evaluation:
         first = self.job.model.dense_layers
         return Result(step, tokens, losses, total / max(1.0, count)), Loads(step, first, (*self.sources,), counts_DLE)
 
-    def _source(self, reader: Reader, engine: Plain | Pipeline) -> tuple[float, float]:
+    def _source(self, reader: Windows, engine: Plain | Pipeline) -> tuple[float, float]:
         """The summed loss and the number of targets of a source's windows, over all ranks."""
         wanted = min(self.job.evaluation.windows, reader.windows)
         windows = max(1, wanted // self.unit) * self.unit

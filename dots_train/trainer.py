@@ -8,23 +8,20 @@ and started again repeats the losses of an unbroken one to the bit.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from dots_data.tokens import versions
 from dots_data.typed_yaml import ConfigError, to_mapping
 from dots_train import checkpoint, evaluation, metrics
 from dots_train.checkpoint import Checkpoint
@@ -42,10 +39,9 @@ from dots_train.model.recompute import recompute
 from dots_train.optim import apply_stage, make_optimizer, optimizer_state
 from dots_train.parallel import mesh
 from dots_train.parallel.pipeline import Share, engine
+from dots_train.reading import ReadAhead, Reader, Windows
+from dots_train.run_folder import SUMMARY_FILE, about_data, claim, write_json
 from dots_train.weights.sources import start_from
-
-CONFIG_FILE = "config.json"
-SUMMARY_FILE = "summary.json"
 
 
 class TrainingError(RuntimeError):
@@ -58,54 +54,6 @@ class Interrupted(Exception):
     def __init__(self, number: int, path: Path):
         super().__init__(f"stopped by {signal.Signals(number).name}; {path} was written")
         self.exit_code = 128 + number
-
-
-class Tokens(Protocol):
-    """A batch of B windows of S tokens, int64 on the CPU; see dots_train.data.Batch."""
-
-    @property
-    def tokens_BS(self) -> Tensor: ...
-    @property
-    def targets_BS(self) -> Tensor: ...
-    @property
-    def position_BS(self) -> Tensor: ...
-    @property
-    def document_BS(self) -> Tensor: ...
-
-
-class Reader(Protocol):
-    """What the trainer asks of dots_train.data.ShardReader."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def manifest(self) -> Any: ...
-    @property
-    def windows(self) -> int: ...
-    def batch(self, g: int, n: int) -> Tokens: ...
-    def state(self, g: int) -> dict[str, str | int]: ...
-    def resume(self, state: Any) -> int: ...
-
-
-class ReadAhead:
-    """The next batch, read by a thread while the device computes. What a batch holds does not depend on it."""
-
-    def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, "read-ahead")
-        self._coming: tuple[tuple[Reader, int, int], Future[Tokens]] | None = None
-
-    def begin(self, reader: Reader, g: int, n: int) -> None:
-        self._coming = (reader, g, n), self._thread.submit(reader.batch, g, n)
-
-    def take(self, reader: Reader, g: int, n: int) -> Tokens:
-        """Samples g .. g+n-1. Raises what the reader raises; reading has bounds of its own."""
-        coming, self._coming = self._coming, None
-        if coming is not None and coming[0] == (reader, g, n):
-            return coming[1].result()
-        return reader.batch(g, n)
-
-    def close(self) -> None:
-        self._thread.shutdown(wait=True, cancel_futures=True)
 
 
 class Trainer:
@@ -130,7 +78,7 @@ class Trainer:
         reader: Reader,
         log: Callable[[str], None] = print,
         at_length: Callable[[int], Reader] | None = None,
-        held_out: Mapping[str, evaluation.Reader] | None = None,
+        held_out: Mapping[str, Windows] | None = None,
     ):
         self.job = _with_vocabulary(job, reader)
         check_layout(self.job, self.job.layout, mesh.world_size())
@@ -140,7 +88,7 @@ class Trainer:
         self.ranks = mesh.connect(job.layout, self.device)
         self.log = log if self.ranks.rank == 0 else _say_nothing
         self.identity = {**identity(self.job), "manifest": reader.id}
-        self._alone(lambda: claim(self.output, self.identity, _about(self.job, reader)))
+        self._alone(lambda: claim(self.output, self.identity, about_data(self.job, reader)))
 
         torch.manual_seed(self.job.seed)
         self.parts = mesh.make_parts(self.job, self.ranks, self.device)
@@ -489,60 +437,12 @@ class Trainer:
             "manifest": self.identity["manifest"],
             "checkpoint": str(self.output / "checkpoints" / f"step-{self.step}"),
         }
-        _write_json(self.output / SUMMARY_FILE, summary)
+        write_json(self.output / SUMMARY_FILE, summary)
         return summary
 
 
 def _say_nothing(sentence: str) -> None:
     """In place of `log` in all processes but the first."""
-
-
-def _about(job: Job, reader: Reader) -> dict[str, Any]:
-    """What those who ask which documents a step read must know besides the identity."""
-    mixture = getattr(reader, "mixture", None)
-    manifests = getattr(reader, "manifests", (reader.manifest,))
-    return {
-        "data": list(job.folders),
-        "datasets": [manifest.id for manifest in manifests],
-        "mixture": to_mapping(mixture.config) if mixture is not None else None,
-    }
-
-
-def claim(output: Path, wanted: dict[str, Any], about: dict[str, Any]) -> None:
-    """Write the run's identity into its output folder, or find the same one there.
-
-    about: where the shards lie, and how they are mixed; written too, but another place is no other run, nor is another
-        mixture as long as it has the same past, which the loader's state knows.
-
-    Raises:
-        ConfigError: the folder cannot be written, holds another run, or holds part of a run and no identity.
-    """
-    path = output / CONFIG_FILE
-    again = f"choose another output folder, or remove {output} to start anew"
-    try:
-        if path.exists():
-            saved = {name: value for name, value in json.loads(path.read_text("utf-8")).items() if name not in about}
-            changed = differences(saved, wanted)
-            if changed:
-                said = [*changed, *_what_became(saved, wanted, about["data"])]
-                raise ConfigError(f"{output}: holds a run of another configuration ({'; '.join(said)}); {again}")
-            _write_json(path, {**wanted, **about})
-            return
-        if any((output / name).exists() for name in ("metrics.jsonl", "checkpoints", SUMMARY_FILE)):
-            raise ConfigError(f"{output}: holds a run but no {CONFIG_FILE} that says which; {again}")
-        output.mkdir(parents=True, exist_ok=True)
-        _write_json(path, {**wanted, **about})
-    except OSError as error:
-        raise ConfigError(f"{output}: cannot be used as the output folder ({error.strerror})") from error
-    except (json.JSONDecodeError, AttributeError) as error:
-        raise ConfigError(f"{path}: damaged; {again}") from error
-
-
-def _what_became(saved: dict[str, Any], wanted: dict[str, Any], data: list[str]) -> list[str]:
-    """Of the dataset of a run, if it is no longer the one that is there: documents may have been added or removed."""
-    earlier = saved.get("manifest")
-    changed = earlier and earlier != wanted.get("manifest") and len(data) == 1
-    return [versions.fate(data[0], str(earlier))] if changed else []
 
 
 def _with_vocabulary(job: Job, reader: Reader) -> Job:
@@ -573,12 +473,6 @@ def _prepare_torch(job: Job) -> torch.device:
     # Filling fresh memory with NaN helps to find reads before writes; a tenth of the time is too much for it.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return device
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
 
 
 @contextmanager
