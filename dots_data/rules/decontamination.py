@@ -99,6 +99,8 @@ def measure(document: Document, config: Decontamination) -> dict[str, float]:
 
 
 def detail(measures: Mapping[str, float], config: Decontamination) -> str:
-    """Which item a document holds most of, and how much of it."""
+    """Which item a document holds most of, and how much of it; nothing where the sets are not at hand any more."""
+    if not config.evaluations or "decontamination.item" not in measures:
+        return ""
     item = config.opened().item_name(int(measures["decontamination.item"]))
     return f"{measures['decontamination.coverage']:.0%} of {item}"

@@ -24,7 +24,7 @@ from dots_data.recipe import Recipe
 from dots_data.rules import RulesConfig, clean_and_measure, decide
 from dots_data.rules import evaluations as sets
 from dots_data.rules.apply import _judged
-from dots_data.rules.decontamination import Decontamination, measure
+from dots_data.rules.decontamination import Decontamination, detail, measure
 from dots_data.rules.evaluations import Evaluations, Settings, compile_sets, files_of, opened
 from dots_data.schema import DOCUMENT, MEASURES
 from dots_data.text import Document
@@ -344,3 +344,8 @@ def test_no_page_of_the_sample_crawl_is_taken_for_contaminated(tmp_path: Path) -
     assert not [text for text in texts if measured(text, config)["ngrams"]]
     planted = [text + question for text, question in zip(texts, QUESTIONS, strict=False)]
     assert all(measured(text, config)["coverage"] == 1 for text in planted)
+
+
+def test_a_verdict_without_the_sets_has_no_detail() -> None:
+    """`dots judge` decides from measures; the sets may be gone, or the recipe may name none."""
+    assert detail({"decontamination.ngrams": 1.0, "decontamination.coverage": 0.5}, Decontamination()) == ""
