@@ -13,12 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from dots_train.config import Job
 from dots_train.health import Loads, write_loads
 from dots_train.model.dots1 import Dots1, Tally
-from dots_train.parallel.mesh import Ranks
+from dots_train.parallel.mesh import Ranks, expert_counts
 from dots_train.parallel.pipeline import Pipeline, Plain, Share
 from dots_train.reading import Windows
 
@@ -69,7 +68,7 @@ class Evaluation:
             loss, targets = self._source(reader, engine)
             losses[name] = loss / max(1.0, targets)
             total, count = total + loss, count + targets
-            counts_DLE.append(self._counts(parts).tolist())
+            counts_DLE.append(expert_counts(parts, self.job.model, self.ranks).tolist())
         for part, tally in zip(parts, kept, strict=True):
             part.tally = tally
         first = self.job.model.dense_layers
@@ -85,23 +84,13 @@ class Evaluation:
         summed = torch.zeros(2, dtype=torch.float64)
         for at in range(first, first + mine, step):
             batch = reader.batch(at, step)
-            inputs = (batch.tokens_BS, batch.targets_BS, batch.position_BS, batch.document_BS)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.job.precision == "bfloat16"):
-                summed[0] += engine.evaluate(Share(*(tensor.to(self.device) for tensor in inputs))).cpu()
+                summed[0] += engine.evaluate(Share.of(batch, self.device)).cpu()
             # Every rank of a pipeline is given the same windows: the last one, which knows the loss, counts them.
             if self.ranks.stage == self.job.layout.pp - 1:
                 summed[1] += int((batch.targets_BS >= 0).sum())
         loss, targets = self.ranks.sum(summed).tolist()
         return loss, targets
-
-    def _counts(self, parts: list[Dots1]) -> Tensor:
-        """int64 [L, E]: tokens that each expert of each mixture layer was given, over all ranks."""
-        model = self.job.model
-        counts_LE = torch.zeros(model.layers, model.experts, dtype=torch.int64)
-        for part in parts:
-            for number, counts_E in part.tally.counts_E.items():
-                counts_LE[number] = counts_E.cpu()
-        return self.ranks.sum(counts_LE)[model.dense_layers :]
 
 
 def write(folder: Path, result: Result, loads: Loads) -> None:

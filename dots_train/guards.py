@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dots_train.parallel.mesh import local
+from dots_train.parallel.dispatch import held_here
 
 
 class FirstNotFinite:
@@ -42,7 +42,7 @@ def first_gradient(parts: Iterable[nn.Module]) -> str | None:
     found = None
     for part in parts:
         for name, parameter in part.named_parameters():
-            if parameter.grad is not None and not _finite(local(parameter.grad)):
+            if parameter.grad is not None and not _finite(held_here(parameter.grad)):
                 found = name
     return found
 

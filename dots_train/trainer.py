@@ -238,7 +238,6 @@ class Trainer:
         mine = stage.sequences // self.ranks.shares
         batch = self.ahead.take(self._reader(stage.sequence_length), stage.sample + self.ranks.share * mine, mine)
         self._read_ahead(stage)
-        inputs = (batch.tokens_BS, batch.targets_BS, batch.position_BS, batch.document_BS)
         # The ranks of a pipeline read the same: one of them counts what is to be predicted.
         targets = (batch.targets_BS >= 0).sum() if self.ranks.stage == 0 else torch.zeros((), dtype=torch.int64)
         scale = 1.0 / max(1, int(self.ranks.sum(targets)))
@@ -249,15 +248,11 @@ class Trainer:
             part.balance_weight = self.job.balance.sequence_alpha / stage.sequences
             part.rope_theta = stage.rope_theta or self.job.model.rope_theta
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.job.precision == "bfloat16"):
-            losses_M = self.engine.run(Share(*(tensor.to(self.device) for tensor in inputs)), scale)
-        model = self.job.model
-        counts_LE = torch.zeros(model.layers, model.experts, dtype=torch.int64)
+            losses_M = self.engine.run(Share.of(batch, self.device), scale)
         balance = torch.zeros((), dtype=torch.float64)
         for part in self.parts:
             balance += torch.as_tensor(part.tally.balance).cpu()
-            for number, counts_E in part.tally.counts_E.items():
-                counts_LE[number] = counts_E.cpu()
-        return losses_M, balance, self.ranks.sum(counts_LE)[model.dense_layers :]
+        return losses_M, balance, mesh.expert_counts(self.parts, self.job.model, self.ranks)
 
     def _read_ahead(self, stage: Stage) -> None:
         """Have the batch of the step after `stage` read while this one computes."""

@@ -59,7 +59,7 @@ def dispatched(local: Experts, group: dist.ProcessGroup) -> Experts:
     GROUPS[name] = group
 
     def experts(x_TD: Tensor, routing: Routing, weights: ExpertWeights) -> Tensor:
-        held = ExpertWeights(*(_local(weight) for weight in weights))
+        held = ExpertWeights(*map(held_here, weights))
         experts_here = held.down_EDF.shape[0]
         top_k = routing.ids_TK.shape[1]
         plan = make_plan(routing.ids_TK, ranks * experts_here)
@@ -81,5 +81,6 @@ def dispatched(local: Experts, group: dist.ProcessGroup) -> Experts:
     return experts
 
 
-def _local(weight: Tensor) -> Tensor:
-    return weight.to_local() if isinstance(weight, DTensor) else weight
+def held_here(tensor: Tensor) -> Tensor:
+    """This rank's part of a tensor, which may be sharded."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

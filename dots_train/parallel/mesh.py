@@ -22,11 +22,11 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
-from dots_train.config import Job, Layout
+from dots_train.config import Job, Layout, ModelConfig
 from dots_train.cost import stage_layers
 from dots_train.model.dots1 import Dots1, initial
 from dots_train.model.moe import MoE
-from dots_train.parallel.dispatch import dispatched
+from dots_train.parallel.dispatch import dispatched, held_here
 
 T = TypeVar("T")
 
@@ -187,6 +187,15 @@ def named_tensors(parts: Sequence[nn.Module]) -> list[tuple[str, Tensor]]:
     return [item for part in parts for item in (*part.named_parameters(), *part.named_buffers())]
 
 
+def expert_counts(parts: Iterable[Dots1], model: ModelConfig, ranks: Ranks) -> Tensor:
+    """int64 [L, E] on the CPU: what all ranks tallied, tokens given to each expert of each mixture layer."""
+    counts_LE = torch.zeros(model.layers, model.experts, dtype=torch.int64)
+    for part in parts:
+        for number, counts_E in part.tally.counts_E.items():
+            counts_LE[number] = counts_E.cpu()
+    return ranks.sum(counts_LE)[model.dense_layers :]
+
+
 @torch.no_grad()
 def fill(tensor: Tensor, whole: Tensor) -> None:
     """Give a parameter or buffer, which may be sharded, its value; `whole` is the same on every rank."""
@@ -199,11 +208,6 @@ def fill(tensor: Tensor, whole: Tensor) -> None:
         tensor.copy_(whole)
 
 
-def local(tensor: Tensor) -> Tensor:
-    """This rank's part of a tensor."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
 @torch.no_grad()
 def gradient_norm(parts: Iterable[nn.Module], ranks: Ranks) -> float:
     """The norm of the whole model's gradient, over all meshes: no number is counted twice, none left out.
@@ -211,7 +215,7 @@ def gradient_norm(parts: Iterable[nn.Module], ranks: Ranks) -> float:
     What replicas hold twice is counted by the first of them.
     """
     squares = [
-        torch.linalg.vector_norm(local(parameter.grad), dtype=torch.float64).square()
+        torch.linalg.vector_norm(held_here(parameter.grad), dtype=torch.float64).square()
         for part in parts
         for parameter in part.parameters()
         if parameter.grad is not None
@@ -226,4 +230,4 @@ def scale_gradients(parts: Iterable[nn.Module], factor: float) -> None:
     for part in parts:
         for parameter in part.parameters():
             if parameter.grad is not None:
-                local(parameter.grad).mul_(factor)
+                held_here(parameter.grad).mul_(factor)

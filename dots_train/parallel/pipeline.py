@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 from dots_train.config import Job
 from dots_train.model.dots1 import Dots1
 from dots_train.parallel.mesh import Ranks, sync_gradients
+from dots_train.reading import Tokens
 
 
 def summed_loss(logits_BSV: Tensor, targets_BS: Tensor) -> Tensor:
@@ -31,6 +32,11 @@ class Share(NamedTuple):
     targets: Tensor
     position: Tensor
     document: Tensor
+
+    @classmethod
+    def of(cls, batch: Tokens, device: torch.device) -> Share:
+        parts = (batch.tokens_BS, batch.targets_BS, batch.position_BS, batch.document_BS)
+        return cls(*(part.to(device) for part in parts))
 
     def micro_batches(self, size: int) -> list[Share]:
         return [Share(*parts) for parts in zip(*(torch.split(tensor, size) for tensor in self), strict=True)]
