@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from dots_data.typed_yaml import build
+from dots_train.checkpoint import Checkpoint
 from dots_train.config import Job, ModelConfig
 
 VOCABULARY = 64
@@ -72,6 +73,14 @@ TINY = {
     "init_std": 0.05,
     "rope_theta": 1e4,
 }
+
+
+def tensors_of(found: Checkpoint) -> dict[str, torch.Tensor]:
+    """Every tensor of a checkpoint, whole."""
+    stored = found._reader.read_metadata().state_dict_metadata
+    tensors = {name: torch.empty(one.size, dtype=one.properties.dtype) for name, one in stored.items()}  # type: ignore[union-attr]
+    found.read(tensors)
+    return tensors
 
 
 @pytest.fixture

@@ -17,11 +17,11 @@ import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
 from dots_data.typed_yaml import ConfigError, build
-from dots_train import metrics
+from dots_train import checkpoint, metrics
 from dots_train.config import Job, Layout, check_layout
 from dots_train.health import read_loads
 from dots_train.trainer import Trainer
-from tests.dots_train.conftest import TINY, CountingReader
+from tests.dots_train.conftest import TINY, CountingReader, tensors_of
 
 STEPS, SAVED = 20, 18
 LAYOUTS: dict[str, dict[str, int]] = {
@@ -121,13 +121,7 @@ def validations(output: Path) -> list[dict[str, Any]]:
 
 
 def tensors(output: Path) -> dict[str, torch.Tensor]:
-    from dots_train.checkpoint import _Reader, load
-
-    found = load(output / "checkpoints" / f"step-{STEPS}")
-    stored = _Reader(found.path).read_metadata().state_dict_metadata
-    made = {name: torch.empty(one.size, dtype=one.properties.dtype) for name, one in stored.items()}  # type: ignore[union-attr]
-    found.read(made)
-    return made
+    return tensors_of(checkpoint.load(output / "checkpoints" / f"step-{STEPS}"))
 
 
 def test_every_layout_gives_the_numbers_of_one_process(runs: Path) -> None:

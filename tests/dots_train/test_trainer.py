@@ -19,6 +19,7 @@ from dots_train.metrics import Record
 from dots_train.model.moe import Router
 from dots_train.optim import make_optimizer
 from dots_train.trainer import Trainer, TrainingError
+from tests.dots_train.conftest import tensors_of
 
 
 def run(job: Job, reader: Any, stop_at: int | None = None) -> list[str]:
@@ -49,10 +50,7 @@ def final(job: Job) -> dict[str, torch.Tensor]:
     """Every tensor of the newest checkpoint."""
     found = checkpoint.latest(Path(job.output) / "checkpoints", pytest.fail)  # type: ignore[arg-type]
     assert found is not None
-    stored = checkpoint._Reader(found.path).read_metadata().state_dict_metadata
-    tensors = {name: torch.empty(one.size, dtype=one.properties.dtype) for name, one in stored.items()}  # type: ignore[union-attr]
-    found.read(tensors)
-    return tensors
+    return tensors_of(found)
 
 
 def elsewhere(job: Job, name: str) -> Job:

@@ -20,6 +20,7 @@ from dots_data.tokens import manifest as manifests
 from dots_data.tokens import shards
 from dots_train import checkpoint
 from pipelines import pretrain
+from tests.dots_train.conftest import tensors_of
 
 ROOT = Path(__file__).resolve().parents[2]
 VOCABULARY = 96
@@ -126,11 +127,7 @@ def numbers(output: Path) -> list[dict[str, Any]]:
 
 
 def weights(output: Path) -> dict[str, torch.Tensor]:
-    found = checkpoint.load(output / "checkpoints" / f"step-{STEPS}")
-    stored = checkpoint._Reader(found.path).read_metadata().state_dict_metadata
-    tensors = {name: torch.empty(one.size, dtype=one.properties.dtype) for name, one in stored.items()}  # type: ignore[union-attr]
-    found.read(tensors)
-    return tensors
+    return tensors_of(checkpoint.load(output / "checkpoints" / f"step-{STEPS}"))
 
 
 def test_it_trains_and_says_what_came_of_it(unbroken: Path, job: Path, capsys: pytest.CaptureFixture[str]) -> None:
