@@ -161,7 +161,7 @@ def _entry(number: int, **changed: int) -> Callable[[bytearray], None]:
         (_entry(0, length=2**60), "no counts or offsets"),
         (_entry(0, crc32=-1), "no counts or offsets"),
     ],
-    ids=str,
+    ids=["rows", "tokens", "offset", "tokens_at", "length", "crc32"],
 )
 def test_a_table_that_contradicts_itself_is_refused(
     tmp_path: Path, change: Callable[[bytearray], None], message: str

@@ -29,6 +29,7 @@ from dots_train.curriculum import Curriculum, Phase
 from dots_train.model.dots1 import Dots1, parameters
 from dots_train.model.hf import FLOAT32, from_hf, parts, shapes, to_hf
 from dots_train.parallel import mesh
+from dots_train.parallel.dispatch import held_here
 from dots_train.trainer import Trainer
 from dots_train.weights import shards
 from dots_train.weights.convert import export_hf, import_hf
@@ -411,7 +412,7 @@ def test_a_rank_of_any_layout_gets_its_part(
     found = dict(mesh.named_tensors(parts))
     assert found and any(".experts." in name for name in found)
     for name, tensor in mesh.named_tensors(expected):
-        assert torch.equal(mesh.local(found[name]), mesh.local(tensor)), name
+        assert torch.equal(held_here(found[name]), held_here(tensor)), name
 
 
 def test_a_stage_and_a_rank_of_experts_take_their_part(tiny: ModelConfig, exported: Path) -> None:
