@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -42,6 +42,8 @@ class Ranks:
 
     layout: Layout
     mesh: DeviceMesh | None = None
+    experts: dist.ProcessGroup | None = None
+    """The ranks of `ep`, for the experts' all-to-all alone."""
 
     @property
     def world(self) -> int:
@@ -67,6 +69,19 @@ class Ranks:
         """The process group of a dimension of the mesh."""
         assert self.mesh is not None
         return self.mesh.get_group(name)
+
+    def own_group(self, name: str, urgent: bool = False) -> dist.ProcessGroup:
+        """A new group of the same ranks, whose messages wait for nobody else's; all of them must call this.
+
+        urgent: on a GPU its messages go before computation that is waiting.
+        """
+        assert self.mesh is not None
+        options = None
+        if urgent and self.mesh.device_type == "cuda":
+            options = dist.ProcessGroupNCCL.Options(is_high_priority_stream=True)
+        backend = "nccl" if self.mesh.device_type == "cuda" else "gloo"
+        ranks = dist.get_process_group_ranks(self.group(name))
+        return dist.new_group(ranks, TIMEOUT, backend, options, use_local_synchronization=True)
 
     def sum(self, values: Tensor) -> Tensor:
         """`values` summed over all ranks, in place."""
@@ -119,7 +134,10 @@ def connect(layout: Layout, device: torch.device) -> Ranks:
     shape = (layout.pp, layout.dp_replicate, layout.dp_shard // layout.ep, layout.ep)
     mesh = init_device_mesh(device.type, shape, mesh_dim_names=("pp", "dp_replicate", "efsdp", "ep"))
     mesh["efsdp", "ep"]._flatten("dp_shard")
-    return Ranks(layout, mesh)
+    for group in (*mesh.get_all_groups(), mesh.get_group("dp_shard")):
+        dist.distributed_c10d._set_pg_timeout(TIMEOUT, group)  # they begin with torch's own, which is longer
+    ranks = Ranks(layout, mesh)
+    return replace(ranks, experts=ranks.own_group("ep", urgent=True)) if layout.ep > 1 else ranks
 
 
 def world_size() -> int:
@@ -151,7 +169,8 @@ def shard(part: Dots1, ranks: Ranks) -> None:
             for name, weight in list(mlp.experts.named_parameters()):
                 divided = distribute_tensor(weight, mesh["ep"], [Shard(0)], src_data_rank=None)
                 mlp.experts.register_parameter(name, nn.Parameter(divided))
-            mlp.experts.backend = dispatched(mlp.experts.backend, ranks.group("ep"))
+            assert ranks.experts is not None
+            mlp.experts.backend = dispatched(mlp.experts.backend, ranks.experts)
             _fully_shard(mlp.experts, _replicated(mesh, layout, "efsdp"), expert=True)
         _fully_shard(layer, _replicated(mesh, layout, "dp_shard"))
     _fully_shard(part, _replicated(mesh, layout, "dp_shard"))
