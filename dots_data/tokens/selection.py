@@ -60,11 +60,11 @@ class Rule:
 
     def takes(self, origin: pa.Table) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Which rows of a provenance table are taken."""
-        long_enough = origin["tokens"].to_numpy() >= self.min_tokens
-        if self.one_in == 1:
-            return long_enough
-        drawn = [_number(doc_id) % self.one_in == 0 for doc_id in origin["doc_id"].to_pylist()]
-        return long_enough & (np.array(drawn, bool) != self.rest)
+        taken = np.asarray(origin["tokens"].to_numpy() >= self.min_tokens, np.bool_)
+        if self.one_in > 1:
+            drawn = [_number(doc_id) % self.one_in == 0 for doc_id in origin["doc_id"].to_pylist()]
+            taken &= np.array(drawn, np.bool_) != self.rest
+        return taken
 
 
 def _number(doc_id: str) -> int:
