@@ -27,7 +27,7 @@ def experts(x_TD: Tensor, routing: Routing, weights: ExpertWeights) -> Tensor:
     x_RD = gather(x_TD.to(dtype), plan.slot_R, plan.row_R, top_k)
     gate_RF, up_RF = product(x_RD, gate_up_EGD, plan.end_E).chunk(2, dim=-1)
     y_RD = product(silu(gate_RF) * up_RF, down_EDF, plan.end_E)
-    y_TKD = gather(y_RD, plan.row_R, plan.slot_R).unflatten(0, routing.ids_TK.shape)
+    y_TKD = gather(y_RD, plan.row_R, plan.slot_R).view(*routing.ids_TK.shape, down_EDF.shape[1])
     return (y_TKD * routing.weights_TK.unsqueeze(-1)).sum(1).to(x_TD.dtype)
 
 

@@ -87,7 +87,7 @@ def exchange_counts(sent_NE: Tensor, group: str) -> tuple[Tensor, Tensor]:
 
 @cache
 def _copy_stream(device: torch.device) -> torch.cuda.Stream:
-    return torch.cuda.Stream(device, priority=-1)
+    return torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
 
 
 class _Rest(torch.autograd.Function):
@@ -132,7 +132,7 @@ def dispatched(local: Experts, group: dist.ProcessGroup) -> Experts:
         ids_Q1 = numbers.repeat_interleave(got_NE.flatten(), output_size=sum(got))[:, None]
         y_QD = local(x_QD, Routing(ids_Q1, weight_Q[:, None]), held)
         (y_RD,) = all_to_all([y_QD], got, sent, name)
-        y_TKD = gather(y_RD, plan.row_R, plan.slot_R).unflatten(0, routing.ids_TK.shape)
+        y_TKD = gather(y_RD, plan.row_R, plan.slot_R).view(*routing.ids_TK.shape, -1)
         return y_TKD.sum(1, dtype=x_TD.dtype)
 
     return experts

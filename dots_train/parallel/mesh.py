@@ -81,7 +81,8 @@ class Ranks:
             options = dist.ProcessGroupNCCL.Options(is_high_priority_stream=True)
         backend = "nccl" if self.mesh.device_type == "cuda" else "gloo"
         ranks = dist.get_process_group_ranks(self.group(name))
-        return dist.new_group(ranks, TIMEOUT, backend, options, use_local_synchronization=True)
+        group: dist.ProcessGroup = dist.new_group(ranks, TIMEOUT, backend, options, use_local_synchronization=True)
+        return group
 
     def sum(self, values: Tensor) -> Tensor:
         """`values` summed over all ranks, in place."""
@@ -108,6 +109,22 @@ class Ranks:
         if self.mesh is not None:
             dist.all_gather_object(values, value)
         return next((one for one in values if one is not None), None)
+
+    def first_failure(self, error: BaseException) -> str | None:
+        """What failed before `error` did on another rank, and left this one without an answer; None: nothing.
+
+        The ranks tell each other through the store that they met by, which does not wait.
+        """
+        if self.mesh is None:
+            return None
+        while error.__cause__ is not None:  # a stage says that it failed, its cause says why
+            error = error.__cause__
+        mine = f"rank {self.rank}: {type(error).__name__}: {error}"
+        try:
+            first = dist.distributed_c10d._get_default_store().compare_set("first failure", "", mine).decode()
+        except RuntimeError:  # the store went with its process
+            return None
+        return None if first == mine else first
 
     def told_by_first(self, value: T) -> T:
         """What the first rank has, on every rank."""

@@ -11,11 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch.distributed as dist
+from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.pipelining import PipelineStage, ScheduleInterleaved1F1B
 from torch.distributed.pipelining.schedules import (
-    FORWARD,
-    FULL_BACKWARD,
     OVERLAP_F_B,
     REDUCE_GRAD,
     _Action,
@@ -32,10 +31,13 @@ from dots_train.parallel.baton import BATON
 Group = dist.ProcessGroup
 
 
-def rank_actions(rank: int, ranks: int, parts: int, micro_batches: int, extra: int = 1) -> list[_Action]:
-    """What a rank computes, in order, the warm-up `extra` forward passes longer than that of plain interleaved 1F1B.
+def rank_actions(
+    rank: int, ranks: int, parts: int, micro_batches: int, extra: int = 1, pairs: bool = True
+) -> list[_Action]:
+    """What a rank computes, in order; behind the warm-up a forward and the next backward pass are one action.
 
     parts: of the model on each rank. ranks * parts stages; stage n is on rank n % ranks.
+    extra: forward passes more in the warm-up than plain interleaved 1F1B has; with none, and no pairs, this is it.
     """
     in_round = micro_batches // max(1, micro_batches // ranks)
     passes = parts * micro_batches
@@ -48,20 +50,16 @@ def rank_actions(rank: int, ranks: int, parts: int, micro_batches: int, extra: i
         return (parts - 1 - (step - warm_up) // in_round % parts) * ranks + rank
 
     steps = (warm_up, passes - warm_up, warm_up)
-    listed = _get_1f1b_rank_ops(parts, ranks, *steps, rank, forward_stage, backward_stage)
-    return [action for action in listed if action is not None]
-
-
-def paired(actions: list[_Action]) -> list[_Action]:
-    """With every forward pass and the backward one behind it as one action."""
-    found: list[_Action] = []
-    for action in actions:
-        before = found[-1] if found else None
-        if before and (before.computation_type, action.computation_type) == (FORWARD, FULL_BACKWARD):
-            found[-1] = _Action(-1, OVERLAP_F_B, None, (before, action))
-        else:
-            found.append(action)
-    return found
+    listed = _get_1f1b_rank_ops(  # type: ignore[no-untyped-call]
+        parts, ranks, *steps, rank, forward_stage, backward_stage
+    )
+    actions = [action for action in listed if action is not None]
+    if not pairs:
+        return actions
+    ends = 2 * passes - warm_up
+    steady = actions[warm_up:ends]
+    together = [_Action(-1, OVERLAP_F_B, None, pair) for pair in zip(steady[::2], steady[1::2], strict=True)]
+    return [*actions[:warm_up], *together, *actions[ends:]]
 
 
 class DirectedStage(PipelineStage):
@@ -110,7 +108,7 @@ class Overlapped1F1B(ScheduleInterleaved1F1B):
         self.register_custom_function(REDUCE_GRAD, self._reduce)
 
     def _calculate_single_rank_operations(self, rank: int) -> list[_Action | None]:
-        return [*paired(rank_actions(rank, self.pp_group_size, self.n_local_stages, self._n_microbatches))]
+        return [*rank_actions(rank, self.pp_group_size, self.n_local_stages, self._n_microbatches)]
 
     def _step_microbatches(self, *args: Any, **options: Any) -> None:
         BATON.late = self.late
@@ -121,7 +119,7 @@ class Overlapped1F1B(ScheduleInterleaved1F1B):
         with put_off(self.late):
             super()._step_microbatches(*args, **options)
 
-    def _together(self, action: _Action, context: _PipelineContext) -> None:
+    def _together(self, action: _Action, ctx: _PipelineContext) -> None:
         """The forward pass of one micro-batch and the backward pass of another."""
         assert action.sub_actions is not None
         ahead, back = action.sub_actions
@@ -129,20 +127,20 @@ class Overlapped1F1B(ScheduleInterleaved1F1B):
         forward, backward = stages[ahead.stage_index], stages[back.stage_index]
         coming, going = ahead.microbatch_index, back.microbatch_index
         assert coming is not None and going is not None
-        assert context.arg_mbs is not None and context.kwarg_mbs is not None
-        arguments, keywords = context.arg_mbs[coming], context.kwarg_mbs[coming]
+        assert ctx.arg_mbs is not None and ctx.kwarg_mbs is not None
+        arguments, keywords = ctx.arg_mbs[coming], ctx.kwarg_mbs[coming]
         for stage in (forward, backward):
             self._assert_unsharded(stage)
         if not forward.is_first:
             _wait_batch_p2p(self.fwd_recv_ops.pop((ahead.stage_index, coming)))
         if not backward.is_last:
             _wait_batch_p2p(self.bwd_recv_ops.pop((back.stage_index, going)))
-        loss = self._maybe_get_loss(backward, going)
+        loss = self._maybe_get_loss(backward, going)  # type: ignore[no-untyped-call]
         self.backward_counter[back.stage_index] += 1
 
         def go_forward() -> None:
             output = forward.forward_one_chunk(coming, arguments, keywords, save_forward_output=False)
-            self._maybe_compute_loss(forward, output, context.target_mbs, coming)
+            self._maybe_compute_loss(forward, output, ctx.target_mbs, coming)  # type: ignore[no-untyped-call]
 
         def go_back() -> None:
             # The forward pass counts its rows first and sends them in the next turn; this one's first is that after.
@@ -151,7 +149,7 @@ class Overlapped1F1B(ScheduleInterleaved1F1B):
 
         BATON.together(go_forward, go_back, 2 * mesh.TIMEOUT.total_seconds())
 
-    def _reduce(self, action: _Action, context: _PipelineContext) -> None:
+    def _reduce(self, action: _Action, ctx: _PipelineContext) -> None:
         """Add the gradients of a stage up over the ranks, when none of them is left to compute."""
         if self.late is not None:
             self.late.run()
@@ -159,9 +157,9 @@ class Overlapped1F1B(ScheduleInterleaved1F1B):
         stage.perform_reduce_grad(1)
 
 
-def keep_gathered(part: FSDPModule) -> None:
+def keep_gathered(part: nn.Module) -> None:
     """Leave weights whole from when the schedule gathers them: a forward pass that ends must not take them from a
     backward pass beside it."""
-    for module in part.modules():  # type: ignore[attr-defined]
+    for module in part.modules():
         if isinstance(module, FSDPModule):
             module.set_reshard_after_forward(False, recurse=False)
