@@ -224,6 +224,58 @@ def _legend(left: int, top: int) -> Iterator[str]:
     yield _text(x + 32, top + 10, "no token", size=10)
 
 
+class Lane(NamedTuple):
+    """What a rank of a pipeline does from `start` to `end`: one pass, or two together, each (is it forward, through
+    which of the rank's parts of the model); for `exposed` of that time it waits for all-to-alls."""
+
+    start: float
+    end: float
+    exposed: float
+    passes: tuple[tuple[bool, int], ...]
+
+
+_FORWARD = ("#c6dbef", "#9ecae1", "#6baed6", "#4292c6")
+_BACK = ("#fdd0a2", "#fdae6b", "#fd8d3c", "#f16913")
+_WAITS = "#67000d"
+
+
+def gantt(drawn: Sequence[tuple[str, Sequence[Sequence[Lane]]]]) -> str:
+    """Pipelines below each other on one axis of time: a row a rank, white where it has nothing to do.
+
+    A pair is one bar, its forward half above; the wait for all-to-alls stands at its end, wherever it was in it.
+    """
+    row, left, right = 14, 60, _WIDTH - 10
+    last = max(lane.end for _, ranks in drawn for lanes in ranks for lane in lanes)
+    across = (right - left) / last
+    legend = [(_FORWARD[1], "forward"), (_BACK[1], "backward"), (_WAITS, "waits for an all-to-all")]
+    body = [_text(20, 20, "deeper colours: later parts of the model", size=11)]
+    for number, (colour, name) in enumerate(legend):
+        x = 330 + 130 * number
+        body += [f'<rect x="{x}" y="10" width="20" height="12" fill="{colour}"/>', _text(x + 26, 20, name)]
+    top = 44
+    for title, ranks in drawn:
+        body.append(_text(left, top, title, weight="bold"))
+        cells: dict[str, list[str]] = {}
+        for number, lanes in enumerate(ranks):
+            y = top + 6 + number * row
+            body.append(_text(left - 6, y + row - 4, f"rank {number}", anchor="end", size=9))
+            for lane in lanes:
+                x, wide = left + lane.start * across, (lane.end - lane.start - lane.exposed) * across
+                high = (row - 2) / len(lane.passes)
+                for half, (ahead, part) in enumerate(lane.passes):
+                    colour = (_FORWARD if ahead else _BACK)[part % 4]
+                    cells.setdefault(colour, []).append(
+                        f"M{x:.2f},{y + half * high:.1f}h{wide:.2f}v{high:.1f}h-{wide:.2f}z"
+                    )
+                waits = lane.exposed * across
+                cells.setdefault(_WAITS, []).append(f"M{x + wide:.2f},{y}h{waits:.2f}v{row - 2}h-{waits:.2f}z")
+        body += [f'<path d="{"".join(paths)}" fill="{colour}"/>' for colour, paths in sorted(cells.items())]
+        frame = f'width="{right - left}" height="{len(ranks) * row}" fill="none" stroke="#999"'
+        body.append(f'<rect x="{left}" y="{top + 5}" {frame}/>')
+        top += len(ranks) * row + 34
+    return _svg(_WIDTH, top, body)
+
+
 def _text(
     x: float,
     y: float,
