@@ -59,18 +59,17 @@ class Baton:
             raise TimeoutError(f"a backward pass did not end within {limit:g} s")
 
     def gap(self) -> None:
-        """An exchange was launched: the other pass goes on. Alone, a weight gradient that was put off is computed."""
-        if len(self._running) == 2:
-            self._hand_over()
-        elif self.late is not None:
+        """An exchange was launched: a weight gradient that was put off is computed, and the other pass goes on.
+
+        Not by a forward pass whose partner waits: on a GPU the thread that would compute it waits with the partner.
+        """
+        if self.late is not None and (self._turn == SECOND or len(self._running) < 2):
             self.late.run(1)
+        self.rest()
 
     def rest(self) -> None:
-        """Nothing is under way here, but something may be there: what was put off is computed, and the other pass
-        goes on."""
+        """Nothing is under way here, but something may be there: the other pass goes on."""
         if len(self._running) == 2:
-            if self.late is not None:
-                self.late.run()
             self._hand_over()
 
     def _run(self, side: int, work: Callable[[], None]) -> None:

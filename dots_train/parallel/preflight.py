@@ -185,10 +185,12 @@ class Costs:
 
 
 class Step(NamedTuple):
-    """A stretch of computation, and the exchange that is launched at its end; None: a turn is given up without one."""
+    """A stretch of computation, the exchange that is launched at its end (None: a turn is given up without one), and
+    what is computed before the turn passes."""
 
     work: float
     exchange: float | None
+    behind: float = 0.0
 
 
 def steps_forward(costs: Costs, stage: int) -> list[Step]:
@@ -197,12 +199,14 @@ def steps_forward(costs: Costs, stage: int) -> list[Step]:
 
 
 def steps_backward(costs: Costs, stage: int) -> list[Step]:
-    """The weight gradients of the experts are put off until the exchange behind them is under way."""
+    """Half of an expert layer's weight gradients are put off until the next exchange is under way, half until that
+    after it, of the layer before."""
     head = 2 * costs.head_of(stage)
     found = [Step(0.0, None)]  # the forward pass sends its first rows in the next turn
     for number in range(costs.layers_of(stage)):
         before = (2 * costs.attention if number else head) + costs.again * costs.layer
-        found += [Step(before, costs.exchange), Step(costs.experts, costs.exchange), Step(costs.experts, None)]
+        late = costs.experts / 2
+        found += [Step(before, costs.exchange, late), Step(costs.experts, costs.exchange, late), Step(0.0, None)]
     return [*found, Step(2 * costs.attention, None)]
 
 
@@ -240,6 +244,7 @@ def together(costs: Costs, pair: tuple[_Action, ...]) -> tuple[float, float]:
             if step.exchange:
                 link = max(link, clock) + step.exchange
                 ready[turn] = link
+            clock += step.behind
         if 1 - turn in running:
             turn = 1 - turn
     ends = max(clock, *ready)

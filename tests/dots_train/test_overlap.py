@@ -124,18 +124,22 @@ def test_what_was_put_off_is_done_while_an_exchange_is_under_way() -> None:
     baton.gap()
     assert done == [0], "alone, each gap takes one"
 
-    def twice() -> None:
-        baton.gap()
-        baton.gap()
+    def forward() -> None:
+        for _ in range(3):
+            baton.gap()
+            turns.append(("forward", len(done)))
 
-    def rests() -> None:
+    def backward() -> None:
         baton.gap()
-        put(3)
+        turns.append(("backward", len(done)))
         baton.rest()
+        baton.gap()
 
-    baton.together(twice, rests, 30)
-    assert done == [0, 1, 2, 3] and not baton.late.waiting, "the partner's exchange is filled with all"
-    assert weight.grad is not None and weight.grad.tolist() == [4.0] * 3
+    turns: list[tuple[str, int]] = []
+    baton.together(forward, backward, 30)
+    assert turns == [("forward", 2), ("backward", 2), ("forward", 2), ("forward", 3)], "beside another, backward alone"
+    assert done == [0, 1, 2] and not baton.late.waiting
+    assert weight.grad is not None and weight.grad.tolist() == [3.0] * 3
 
 
 # Forward, backward and loss of the third micro-batch, which runs beside the backward pass of the second.
