@@ -4,11 +4,11 @@
 
 Two processes of one thread each, so that they do not compete for a core. Between two processes of one machine an
 all-to-all costs next to nothing: here each takes as long as a slow wire would, one after another on each rank's wire,
-whoever waits for it or not. "communication over computation" is their sum over the time of a plain step without them. Two
-layouts: two ranks that divide the experts and accumulate gradients (PP 1), and a pipeline of two ranks with two parts
-each, in which an all-to-all of each rank with itself takes that time. The schedules take turns in the same processes;
-the fastest of their steps counts, and that all of them give the same losses is checked. Exposed is the time in which a
-rank waits for an all-to-all and computes nothing.
+whoever waits for it or not. "communication over computation" is their sum over the time of a plain step without them.
+Two layouts: two ranks that divide the experts and accumulate gradients (PP 1), and a pipeline of two ranks with two
+parts each, in which an all-to-all of each rank with itself takes that time. The schedules take turns in the same
+processes; the fastest of their steps counts, and that all of them give the same losses is checked. Exposed is the time
+in which a rank waits for an all-to-all and computes nothing.
 
 build/bench/overlap.svg shows a part of a step of both on one axis of time.
 """
@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -217,7 +218,7 @@ def agreed(seconds: float) -> float:
 
 def exposed(events: Sequence[tuple[float, str, bool]]) -> float:
     """Seconds between "waits" and the "goes on" behind it."""
-    pairs = zip(events, events[1:], strict=False)
+    pairs = pairwise(events)
     return sum(after - when for (when, what, _), (after, then, _) in pairs if (what, then) == ("waits", "goes on"))
 
 
@@ -258,7 +259,7 @@ def picture(lines: Sequence[dict[str, Any]], span: float = 0.45) -> str:
 def tracks(events: Sequence[tuple[float, str, bool]]) -> list[tuple[float, float, str]]:
     """What a rank did between two events: what ends a stretch of computation tells whose it was."""
     found = []
-    for (when, what, _), (after, then, back) in zip(events, events[1:], strict=False):
+    for (when, what, _), (after, then, back) in pairwise(events):
         waits = (what, then) == ("waits", "goes on")
         found.append((when, after, "waits" if waits else "backward" if back else "forward"))
     return found

@@ -364,7 +364,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "job", nargs="?", default="jobs/pretrain.yaml", help="job file or preset (default: %(default)s)"
     )
-    command.add_argument("--layout", default="", metavar="KEY=N,...", help="pp, vpp, dp_replicate, dp_shard, ep, schedule")
+    command.add_argument(
+        "--layout", default="", metavar="KEY=N,...", help="pp, vpp, dp_replicate, dp_shard, ep, schedule"
+    )
     command.add_argument("--gpu", default="H800", metavar="NAME", help="its peak and memory (default: %(default)s)")
     command.add_argument("--teraflops", type=float, help="dense bfloat16 peak, instead of the GPU's")
     command.add_argument("--gigabytes", type=float, help="memory of a GPU, instead of the GPU's")

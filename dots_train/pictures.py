@@ -244,14 +244,14 @@ def gantt(drawn: Sequence[tuple[str, Sequence[Sequence[Lane]]]]) -> str:
 
     A pair is one bar, its forward half above; the wait for all-to-alls stands at its end, wherever it was in it.
     """
-    row, left, right = 14, 60, _WIDTH - 10
+    row, left, right = 14, 60.0, _WIDTH - 10.0
     last = max(lane.end for _, ranks in drawn for lanes in ranks for lane in lanes)
     across = (right - left) / last
     legend = [(_FORWARD[1], "forward"), (_BACK[1], "backward"), (_WAITS, "waits for an all-to-all")]
     body = [label(20, 20, "deeper colours: later parts of the model", size=11)]
     for number, (colour, name) in enumerate(legend):
-        x = 330 + 130 * number
-        body += [f'<rect x="{x}" y="10" width="20" height="12" fill="{colour}"/>', label(x + 26, 20, name)]
+        at = 330 + 130 * number
+        body += [f'<rect x="{at}" y="10" width="20" height="12" fill="{colour}"/>', label(at + 26, 20, name)]
     top = 44
     for title, ranks in drawn:
         body.append(label(left, top, title, weight="bold"))

@@ -10,11 +10,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from torch.distributed.pipelining.schedules import FORWARD
+
 from dots_train import cost
 from dots_train.cost import stage_layers
 from dots_train.curriculum import Span
 from dots_train.parallel import preflight
-from dots_train.parallel.preflight import FORWARD, V_SHAPED, Bar, Costs, Simulation
+from dots_train.parallel.preflight import V_SHAPED, Bar, Costs, Simulation
 from dots_train.pictures import Lane, gantt
 from dots_train.plan import Plan, Table
 
@@ -132,9 +134,7 @@ def sentences(plan: Plan, assumed: Assumed, played: list[Played]) -> list[str]:
         "it gives up layer by layer what it takes",
     ]
     if any(one.name == "overlapped" for one in played):
-        said.append(
-            "overlapped: checked; the passes of every pair are independent, and no order of messages can hang"
-        )
+        said.append("overlapped: checked; the passes of every pair are independent, and no order of messages can hang")
     return said
 
 

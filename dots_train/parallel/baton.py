@@ -104,7 +104,7 @@ class Baton:
 
 def thread_state() -> Callable[[], None]:
     """What makes a new thread compute as this one does: torch keeps autocast, the GPU and its stream for each."""
-    on_gpu = torch.cuda.is_initialized()
+    on_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     kinds = ("cpu", "cuda") if on_gpu else ("cpu",)
     autocast = [(kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in kinds]
     cached = torch.is_autocast_cache_enabled()

@@ -60,6 +60,9 @@ class Plain:
         micro_batches = share.micro_batches(self.micro_batch)
         for number, micro in enumerate(micro_batches, 1):
             sync_gradients([self.model], number == len(micro_batches))
+            # Autograd would go through a cast that an earlier micro-batch left last of all: after FSDP has added the
+            # layer's gradients up over the ranks, and without this one.
+            torch.clear_autocast_cache()
             loss = summed_loss(self.model(micro.tokens, micro.position, micro.document), micro.targets) * scale
             torch.autograd.backward(loss)
             losses.append(loss.detach())

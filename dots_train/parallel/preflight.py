@@ -1,14 +1,14 @@
 """A pipeline's schedule before it runs, without processes: is it right, can it hang, how long does a step take?
 
-`orders` gives the actions of every rank as the schedule's own class makes them, lowered to sends and receives;
-`check` refuses a schedule that cannot run; `simulate` plays it with given times. A rank computes one thing at a time and
-sends one all-to-all at a time; a message between stages takes its time and hinders nobody.
+`lowered` gives the actions of every rank as the schedule's own class makes them, with sends and receives; `check`
+refuses a schedule that cannot run; `simulate` plays it with given times. A rank computes one thing at a time and sends
+one all-to-all at a time; a message between stages takes its time and hinders nobody.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""The overlapped schedule: the same bits as torch's own, the order of its turns, and how it ends when something fails."""
+"""The overlapped schedule: the same bits as torch's own, the order of its turns, how it ends when something fails."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Schedules without processes: what may run, how long it takes, what it holds; and what is refused.
 
-    python -m tests.dots_train.test_preflight     every P to 16, V to 4, M to 64 that divides, not a sample of them
+python -m tests.dots_train.test_preflight     every P to 16, V to 4, M to 64 that divides, not a sample of them
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from torch.distributed.pipelining.schedules import FORWARD, OVERLAP_F_B, RECV_F, SEND_B
 
 from dots_data import cli
-from dots_train.cost import in_flight
 from dots_train.config import Layout
+from dots_train.cost import in_flight
 from dots_train.parallel.preflight import (
     SCHEDULES,
     V_SHAPED,
@@ -78,7 +78,9 @@ def test_without_the_longer_warm_up_it_is_torchs_own(shape: tuple[int, int, int]
 def test_pairs_without_the_longer_warm_up_are_refused(ranks: int, parts: int, micro_batches: int) -> None:
     orders = computed(ranks, parts, micro_batches, extra=0)
     message = "together, and the one waits for the other: the warm-up must be one forward pass longer"
-    with pytest.raises(ScheduleError, match=f"rank {ranks - 1} would run the forward and the backward pass .*{message}"):
+    with pytest.raises(
+        ScheduleError, match=f"rank {ranks - 1} would run the forward and the backward pass .*{message}"
+    ):
         check(orders, ranks * parts)
     with pytest.raises(ScheduleError, match="the ranks wait for each other for ever"):
         simulate(orders, ranks * parts, Costs())
@@ -139,7 +141,9 @@ def test_the_command_compares_and_draws(capsys: pytest.CaptureFixture[str], tmp_
     assert "a step of 16 micro-batches a rank" in said and "overlapped: checked" in said
     assert all(name in said for name in SCHEDULES)
     picture = ET.parse(tmp_path / "pipeline.svg").getroot()
-    assert sum(1 for text in picture.iter("{http://www.w3.org/2000/svg}text") if text.text == "rank 3") == len(SCHEDULES)
+    assert sum(1 for text in picture.iter("{http://www.w3.org/2000/svg}text") if text.text == "rank 3") == len(
+        SCHEDULES
+    )
     assert cli.main(["plan", "dots1", "--schedule"]) == 2
     assert "pp is 1: give --layout" in capsys.readouterr().err
 
