@@ -260,7 +260,7 @@ def gantt(drawn: Sequence[tuple[str, Sequence[Sequence[Lane]]]]) -> str:
             y = top + 6 + number * row
             body.append(label(left - 6, y + row - 4, f"rank {number}", anchor="end", size=9))
             for lane in lanes:
-                x, wide = left + lane.start * across, (lane.end - lane.start - lane.exposed) * across
+                x, wide = left + lane.start * across, max(0.1, (lane.end - lane.start - lane.exposed) * across - 0.6)
                 high = (row - 2) / len(lane.passes)
                 for half, (ahead, part) in enumerate(lane.passes):
                     colour = (_FORWARD if ahead else _BACK)[part % 4]
