@@ -285,7 +285,7 @@ def main() -> int:
             f"{line['sent']:.2f}",
             f"{line['seconds']:.2f}",
             f"{line['exposed']:.2f}",
-            f"{1 - line['exposed'] / line['sent']:.0%}",
+            f"{max(0.0, 1 - line['exposed'] / line['sent']):.0%}",
             f"{line['seconds'] / plain[line['layout'], line['ratio']]:.2f}",
         )
         for line in lines
