@@ -141,7 +141,7 @@ def _panel(
 
 def _ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Round numbers from below `low` to above `high`."""
-    if high - low <= 1e-9 * max(abs(low), abs(high)):  # a flat line
+    if high - low <= max(1e-9 * max(abs(low), abs(high)), 1e-300):  # a flat line
         high = low + (abs(low) or 1.0)
     raw = (high - low) / about
     size = 10.0 ** math.floor(math.log10(raw))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dots_train.config import ModelConfig
 from dots_train.experts import Experts, backend
-from dots_train.model.attention import Attention, Rotary, document_mask, rotary
+from dots_train.model.attention import Attention, Mask, Rotary, document_mask, rotary
 from dots_train.model.moe import Load, MoE, RoutedExperts, SwiGLU
 
 
@@ -45,7 +45,7 @@ class Layer(nn.Module):
             )
         )
 
-    def forward(self, x_BSD: Tensor, angles: Rotary, mask: Tensor | None) -> tuple[Tensor, Load | None]:
+    def forward(self, x_BSD: Tensor, angles: Rotary, mask: Mask) -> tuple[Tensor, Load | None]:
         x_BSD = x_BSD + self.self_attn(self.input_layernorm(x_BSD), angles, mask)
         h_BSD = self.post_attention_layernorm(x_BSD)
         if isinstance(self.mlp, SwiGLU):
@@ -102,9 +102,9 @@ class Dots1(nn.Module):
         [B, S, D] where it is not the first or the last.
 
         position_BS counts from 0 in each document; document_BS numbers the documents of a window, and no
-        position sees another document.
+        position sees another document; it may stay on the CPU.
         """
-        mask = document_mask(document_BS)
+        mask = document_mask(document_BS, x.device)
         angles = rotary(position_BS, self.config.head_dim, self.rope_theta)
         x_BSD = x if self.embed_tokens is None else self.embed_tokens(x)
         loads: dict[int, Load] = {}

@@ -26,7 +26,10 @@ def summed_loss(logits_BSV: Tensor, targets_BS: Tensor) -> Tensor:
 
 
 class Share(NamedTuple):
-    """The sequences [n, S] of a global batch that one rank reads, on its device; see dots_train.data.Batch."""
+    """The sequences [n, S] of a global batch that one rank reads, on its device; see dots_train.data.Batch.
+
+    `document` stays on the CPU, where a mask is made of it without waiting for the device.
+    """
 
     tokens: Tensor
     targets: Tensor
@@ -35,8 +38,8 @@ class Share(NamedTuple):
 
     @classmethod
     def of(cls, batch: Tokens, device: torch.device) -> Share:
-        parts = (batch.tokens_BS, batch.targets_BS, batch.position_BS, batch.document_BS)
-        return cls(*(part.to(device) for part in parts))
+        tokens, targets, position = (part.to(device) for part in (batch.tokens_BS, batch.targets_BS, batch.position_BS))
+        return cls(tokens, targets, position, batch.document_BS)
 
     def micro_batches(self, size: int) -> list[Share]:
         return [Share(*parts) for parts in zip(*(torch.split(tensor, size) for tensor in self), strict=True)]
