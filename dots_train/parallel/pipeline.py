@@ -12,17 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleInterleaved1F1B
-from torch.nn.functional import cross_entropy
 
 from dots_train.config import Job
 from dots_train.model.dots1 import Dots1
 from dots_train.parallel.mesh import Ranks, sync_gradients
 from dots_train.reading import Tokens
-
-
-def summed_loss(logits_BSV: Tensor, targets_BS: Tensor) -> Tensor:
-    """Cross-entropy of the next token in nats, summed over all tokens, in float32."""
-    return cross_entropy(logits_BSV.float().flatten(0, 1), targets_BS.flatten(), reduction="sum")
 
 
 class Share(NamedTuple):
@@ -58,7 +52,7 @@ class Plain:
         micro_batches = share.micro_batches(self.micro_batch)
         for number, micro in enumerate(micro_batches, 1):
             sync_gradients([self.model], number == len(micro_batches))
-            loss = summed_loss(self.model(micro.tokens, micro.position, micro.document), micro.targets) * scale
+            loss = self.model(micro.tokens, micro.position, micro.document, micro.targets) * scale
             torch.autograd.backward(loss)
             losses.append(loss.detach())
         return torch.stack(losses).double()
@@ -68,7 +62,7 @@ class Plain:
         """The summed loss of these sequences, float64."""
         loss = torch.zeros((), dtype=torch.float64, device=share.tokens.device)
         for micro in share.micro_batches(self.micro_batch):
-            loss += summed_loss(self.model(micro.tokens, micro.position, micro.document), micro.targets)
+            loss += self.model(micro.tokens, micro.position, micro.document, micro.targets)
         return loss
 
 
@@ -108,8 +102,10 @@ class Pipeline:
             *((share.tokens,) if first else ()),
             target=share.targets if last else None,
             losses=losses if last else None,
+            return_outputs=False,
             position_BS=share.position,
             document_BS=share.document,
+            targets_BS=share.targets,
         )
         return losses
 
@@ -119,8 +115,8 @@ class Pipeline:
         if found is None:
             stages = self.stages.setdefault(length, self._stages(length))
 
-            def loss(logits_BSV: Tensor, targets_BS: Tensor) -> Tensor:
-                return summed_loss(logits_BSV, targets_BS) * self.scale
+            def loss(summed: Tensor, targets_BS: Tensor) -> Tensor:
+                return summed * self.scale
 
             if len(stages) == 1:
                 found = Schedule1F1B(stages[0], micro_batches, loss_fn=loss, scale_grads=False)
@@ -135,7 +131,7 @@ class Pipeline:
         with torch.device("meta"):
             tokens = torch.empty(shape, dtype=torch.int64)
             hidden = torch.empty(*shape, model.hidden_size, requires_grad=True)
-            logits = torch.empty(*shape, model.vocab_size, dtype=self._logits_dtype(), requires_grad=True)
+            loss = torch.empty((), requires_grad=True)
         count = layout.pp * layout.vpp
         numbers = range(self.ranks.stage, count, layout.pp)
         return [
@@ -145,14 +141,11 @@ class Pipeline:
                 count,
                 self.device,
                 input_args=(tokens if number == 0 else hidden,),
-                output_args=(logits if number == count - 1 else hidden,),
+                output_args=(loss if number == count - 1 else hidden,),
                 group=self.ranks.group("pp"),
             )
             for number, part in zip(numbers, self.parts, strict=True)
         ]
-
-    def _logits_dtype(self) -> torch.dtype:
-        return torch.bfloat16 if self.job.precision == "bfloat16" else torch.float32
 
 
 def engine(parts: Sequence[Dots1], job: Job, ranks: Ranks, device: torch.device) -> Plain | Pipeline:

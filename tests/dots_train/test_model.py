@@ -12,10 +12,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dots_data.typed_yaml import build
 from dots_train.config import Job, ModelConfig, preset
+from dots_train.model import dots1
 from dots_train.model.attention import Attention, Documents, attend, document_mask, documents, rotary
 from dots_train.model.dots1 import Dots1, Tally, parameters
 from dots_train.model.moe import MoE, Router, balance_loss
@@ -84,6 +86,39 @@ def test_a_packed_document_equals_the_document_alone(tiny: ModelConfig) -> None:
     packed = model(tokens, position, document)[:, 7:15]
     alone = model(tokens[:, 7:15], position[:, 7:15], torch.zeros(2, 8, dtype=torch.long))
     torch.testing.assert_close(packed, alone, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 47, 48])
+def test_a_loss_in_slices_is_the_whole_loss(tiny: ModelConfig, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    """To the last bits, with the same gradients, and never more logits than are allowed."""
+    tokens, position, document = inputs(tiny, [7, 15])
+    targets = tokens.roll(-1)
+    targets[0, 3:6] = -100
+    expected = make(tiny)
+    logits_BSV = expected(tokens, position, document)
+    loss = cross_entropy(logits_BSV.flatten(0, 1), targets.flatten(), reduction="sum")
+    loss.backward()
+
+    most = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal most
+            result = func(*args, **(kwargs or {}))
+            if func is torch.ops.aten._log_softmax.default:
+                most = max(most, len(result))
+            return result
+
+    monkeypatch.setattr(dots1, "LOGITS_AT_ONCE", rows * tiny.vocab_size)
+    model = make(tiny)
+    with Watch():
+        found = model(tokens, position, document, targets)
+        found.backward()
+    torch.testing.assert_close(found, loss, rtol=1e-6, atol=0)
+    for (name, mine), one in zip(model.named_parameters(), expected.parameters(), strict=True):
+        assert mine.grad is not None and one.grad is not None
+        assert float((mine.grad - one.grad).norm() / one.grad.norm()) < 1e-6, name
+    assert most == min(rows, tokens.numel())
 
 
 def test_the_future_is_not_seen(tiny: ModelConfig) -> None:
