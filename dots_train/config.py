@@ -22,6 +22,10 @@ from dots_train.data.objects import StorageConfig
 
 PRESETS = Path(__file__).parent / "presets"
 
+LOGITS_AT_ONCE = 2**28
+"""That many are made at once for a loss: 1 GiB in float32. All of a window of 32K would be 20 GB in the released model,
+and their gradients as much again."""
+
 # What may change between two parts of one run: where it reads and writes, how often it reports and saves, on how many
 # ranks it runs.
 # Everything else decides the numbers, and a run that changed it would not be the same run.

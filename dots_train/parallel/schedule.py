@@ -66,7 +66,7 @@ class DirectedStage(PipelineStage):
     """A stage whose messages go through one of two groups, by whether they go to a higher rank or a lower one.
 
     A group's messages between two ranks pass in order, so a receive that is posted late would hold up what its rank
-    sends, and two ranks could wait for each other for ever.
+    sends, and two ranks could wait for each other for ever. After each backward pass gradients are set aside.
     """
 
     def __init__(self, *args: Any, groups: tuple[Group, Group], **options: Any):
@@ -84,6 +84,10 @@ class DirectedStage(PipelineStage):
 
     def get_bwd_recv_ops(self, chunk: int) -> list[dist.P2POp]:
         return self._directed(super().get_bwd_recv_ops(chunk), sends=False)
+
+    def backward_one_chunk(self, bwd_chunk_id: int, *args: Any, **options: Any) -> None:
+        super().backward_one_chunk(bwd_chunk_id, *args, **options)
+        set_aside(self.submod)
 
     def _directed(self, messages: list[dist.P2POp], sends: bool) -> list[dist.P2POp]:
         for message in messages:
@@ -155,6 +159,19 @@ class Overlapped1F1B(ScheduleInterleaved1F1B):
             self.late.run()
         stage = next(stage for stage in self._stages if stage.stage_index == action.stage_index)
         stage.perform_reduce_grad(1)
+
+
+def set_aside(part: nn.Module) -> None:
+    """Add the gradients of a pass to those before it, in the type in which FSDP adds them up over the ranks.
+
+    Its hooks do so, too, but one that a forward pass would have set up is left out while its layer goes back.
+    """
+    for module in part.modules():
+        if isinstance(module, FSDPModule):
+            for group in module._get_fsdp_state()._fsdp_param_groups:
+                for parameter in group.fsdp_params:
+                    parameter.accumulate_unsharded_grad_if_needed()
+                    parameter.to_accumulated_grad_if_needed()
 
 
 def keep_gathered(part: nn.Module) -> None:

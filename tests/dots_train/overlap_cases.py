@@ -58,9 +58,10 @@ class Case(NamedTuple):
 
 
 SUITE = [
-    Case(1, 1, 2, 1, (4, 8), False, True),
+    Case(1, 1, 2, 1, (4,), False, True),
     Case(1, 1, 2, 2, (4,), True, True),
     Case(1, 1, 2, 1, (4,), True, True, precision="bfloat16"),
+    Case(2, 2, 2, 1, (8,), False, True, precision="bfloat16"),
     Case(1, 1, 2, 1, (2,), False, False, replicas=2),
     Case(2, 2, 1, 1, (8,), True, False),
     Case(2, 2, 2, 1, (4, 8), False, True),
