@@ -61,7 +61,8 @@ MODEL = {
     "init_std": 0.02,
     "rope_theta": 1e4,
 }
-LENGTH, MICRO_BATCHES = 128, 12
+LENGTH = 128
+MICRO_BATCHES = {"experts on 2 ranks": 12, "pipeline of 2 x 2 parts": 24}  # as much computation on a rank
 
 
 class Wire:
@@ -130,7 +131,7 @@ class Runner(NamedTuple):
             part.zero_grad(set_to_none=True)
         dist.barrier()
         began = time.perf_counter()
-        losses = self.engine.run(share, 1 / MICRO_BATCHES)
+        losses = self.engine.run(share, 1 / len(share.tokens))
         return time.perf_counter() - began, losses
 
 
@@ -167,8 +168,9 @@ def measure(rank: int, folder: Path, ratios: Sequence[float], turns: int) -> Non
         ranks = mesh.connect(Layout(**layout), torch.device("cpu"))
         runners = {schedule: runner(layout, schedule, ranks) for schedule in ("1f1b", "overlapped")}
         generator = torch.Generator().manual_seed(ranks.share)
-        tokens = torch.randint(MODEL["vocab_size"], (MICRO_BATCHES, LENGTH), generator=generator)  # type: ignore[call-overload]
-        place = torch.arange(LENGTH).expand(MICRO_BATCHES, -1)
+        shape = (MICRO_BATCHES[name], LENGTH)
+        tokens = torch.randint(MODEL["vocab_size"], shape, generator=generator)  # type: ignore[call-overload]
+        place = torch.arange(LENGTH).expand(shape)
         share = Share(tokens, tokens.roll(-1, 1), place, torch.zeros_like(place))
         wire.seconds = 0.0
         free = best(runners, share, wire, turns)
