@@ -12,7 +12,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
-BACKENDS = {"reference": "dots_train.experts.reference"}
+BACKENDS = {"reference": "dots_train.experts.reference", "fused": "dots_train.experts.fused"}
 
 
 class Routing(NamedTuple):
