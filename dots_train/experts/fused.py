@@ -27,7 +27,8 @@ if INTERPRETED:
     from dots_train.experts import interpreter
 
     interpreter.correct()
-WIDTH = 1024  # elements that one program of a gather moves
+FUSED_SUMS = {"enable_fp_fusion": True}  # a * b + c in one rounding; said, since Triton's default is about to change
+GATHER = {"ROWS": 8, "WIDTH": 512, "num_warps": 4}  # what one program of permute and combine moves
 
 
 def experts(x_TD: Tensor, routing: Routing, weights: ExpertWeights, tiles: Tiles | None = None) -> Tensor:
@@ -69,7 +70,9 @@ class _Experts(torch.autograd.Function):
 
         # Weights are cast anew: copies that wait from forward to backward would cost more than all that is saved.
         grad_PD = permute(grad_TD, plan, dtype)
-        grad_h_PG, act_PF, grad_factor_P = down_dgrad(grad_PD, down_EDF.to(dtype), h_PG, factor_TK, plan, tiles.down_dgrad)
+        grad_h_PG, act_PF, grad_factor_P = down_dgrad(
+            grad_PD, down_EDF.to(dtype), h_PG, factor_TK, plan, tiles.down_dgrad
+        )
         grad_x_TD = grad_factor_TK = grad_up_EGD = grad_down_EDF = None
         if x_needed:
             grad_x_PD = product(grad_h_PG, gate_up_EGD.to(dtype), plan, tiles.up_dgrad)
@@ -96,20 +99,20 @@ def permute(x_TD: Tensor, plan: Blocks, dtype: torch.dtype) -> Tensor:
     """[P, D]: each row its token, rows without one zero. Blocks that are not used are left as they are."""
     rows, hidden, top_k = len(plan.slot_P), x_TD.shape[1], plan.row_TK.shape[1]
     x_PD = x_TD.new_empty(rows, hidden, dtype=dtype)
-    kernels.permute_kernel[rows, triton.cdiv(hidden, WIDTH)](
+    kernels.permute_kernel[rows // GATHER["ROWS"], triton.cdiv(hidden, GATHER["WIDTH"])](
         x_TD, x_PD, plan.slot_P, plan.edge_X, *x_TD.stride(), E=len(plan.edge_X) - 1, D=hidden, TOP_K=top_k,
-        BLOCK=rows // len(plan.expert_B), WIDTH=WIDTH,
+        BLOCK=rows // len(plan.expert_B), **GATHER, **FUSED_SUMS,
     )  # fmt: skip
     return x_PD
 
 
 def combine(y_PD: Tensor, plan: Blocks, dtype: torch.dtype) -> Tensor:
     """[T, D]: the sum of each token's rows, in float32."""
-    tokens, top_k = plan.row_TK.shape
-    y_TD = y_PD.new_empty(tokens, y_PD.shape[1], dtype=dtype)
+    (tokens, top_k), hidden = plan.row_TK.shape, y_PD.shape[1]
+    y_TD = y_PD.new_empty(tokens, hidden, dtype=dtype)
     if tokens:
-        kernels.combine_kernel[tokens, triton.cdiv(y_PD.shape[1], WIDTH)](
-            y_PD, y_TD, plan.row_TK, D=y_PD.shape[1], TOP_K=top_k, WIDTH=WIDTH
+        kernels.combine_kernel[triton.cdiv(tokens, GATHER["ROWS"]), triton.cdiv(hidden, GATHER["WIDTH"])](
+            y_PD, y_TD, plan.row_TK, tokens, D=hidden, TOP_K=top_k, **GATHER, **FUSED_SUMS
         )
     return y_TD
 
@@ -136,7 +139,7 @@ def product(a_PK: Tensor, weight_EKN: Tensor, plan: Blocks, tile: Tile) -> Tenso
     shape = (1, tile.n, tile.k) if transposed else (1, tile.k, tile.n)
     out_PN = a_PK.new_empty(rows, n)
     kernels.product_kernel[_programs(a_PK, rows // tile.m * triton.cdiv(n, tile.n))](
-        _blocks_of(a_PK, tile.m, tile.k), _blocks_of(weight, *shape), _blocks_of(out_PN, tile.m, tile.n),
+        _blocks_of(a_PK, tile.m, tile.k), _blocks_of(weight, *shape), _blocks_of(out_PN, tile.m, tile.n // 2),
         plan.expert_B, plan.edge_X, E=count, N=n, K=k, TRANSPOSED=transposed, **_constants(tile, a_PK),
     )  # fmt: skip
     return out_PN
@@ -183,7 +186,7 @@ def _constants(tile: Tile, operand: Tensor) -> dict[str, Any]:
     """What a kernel is compiled for. Products of float32 stay float32: rounding them to TF32 is for others to ask."""
     precision = "ieee" if operand.dtype == torch.float32 else "tf32"
     sizes = {"BM": tile.m, "BN": tile.n, "BK": tile.k, "GROUP": tile.group, "FLATTEN": tile.flatten}
-    return {**sizes, "PRECISION": precision, "num_warps": tile.warps, "num_stages": tile.stages}
+    return {**sizes, "PRECISION": precision, "num_warps": tile.warps, "num_stages": tile.stages, **FUSED_SUMS}
 
 
 def _programs(tensor: Tensor, tiles: int) -> Sequence[int]:

@@ -24,30 +24,62 @@ def _place(tile, rows, columns: tl.constexpr, GROUP: tl.constexpr):
 
 
 @triton.jit
-def permute_kernel(
-    x, out, slot_P, edge_X, stride_t, stride_d, E: tl.constexpr, D: tl.constexpr, TOP_K: tl.constexpr,
-    BLOCK: tl.constexpr, WIDTH: tl.constexpr,
-):  # fmt: skip
-    """Row p of `out` is the token of slot_P[p]; zeros where there is none."""
-    row = tl.program_id(0).to(tl.int64)
-    if row < tl.load(edge_X + E) * BLOCK:
-        slot = tl.load(slot_P + row)
-        column = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
-        token = (slot // TOP_K).to(tl.int64)
-        value = tl.load(x + token * stride_t + column * stride_d, mask=column < tl.where(slot >= 0, D, 0), other=0.0)
-        tl.store(out + row * D + column, value.to(out.dtype.element_ty), mask=column < D)
+def _halves(tile):
+    """Its left and right columns: what follows a product needs half the registers and shared memory when it takes one
+    after the other."""
+    rows: tl.constexpr = tile.shape[0]
+    columns: tl.constexpr = tile.shape[1]
+    return tile.reshape(rows, 2, columns // 2).permute(0, 2, 1).split()
 
 
 @triton.jit
-def combine_kernel(y, out, row_TK, D: tl.constexpr, TOP_K: tl.constexpr, WIDTH: tl.constexpr):
+def _swiglu_grad(grad_act, h, grad_h, act, factor, row, n, F: tl.constexpr):
+    """Columns n of what down_dgrad_kernel makes, and their part of the gradient of the routing weights."""
+    inside = (n < F)[None, :]
+    at = row.to(tl.int64)[:, None] * (2 * F) + n[None, :]
+    gate = tl.load(h + at, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(h + at + F, mask=inside, other=0.0).to(tl.float32)
+    share = tl.sigmoid(gate)
+    plain = gate * share * up
+    partial = tl.sum(grad_act * plain, axis=1)
+    at_act = row.to(tl.int64)[:, None] * F + n[None, :]
+    tl.store(act + at_act, (plain * factor[:, None]).to(act.dtype.element_ty), mask=inside)
+    grad_act *= factor[:, None]
+    grad_gate = grad_act * up * share * (1 + gate * (1 - share))
+    tl.store(grad_h + at, grad_gate.to(grad_h.dtype.element_ty), mask=inside)
+    tl.store(grad_h + at + F, (grad_act * gate * share).to(grad_h.dtype.element_ty), mask=inside)
+    return partial
+
+
+@triton.jit
+def permute_kernel(
+    x, out, slot_P, edge_X, stride_t, stride_d, E: tl.constexpr, D: tl.constexpr, TOP_K: tl.constexpr,
+    BLOCK: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """Row p of `out` is the token of slot_P[p]; zeros where there is none. A block holds a multiple of ROWS."""
+    first = tl.program_id(0) * ROWS
+    if first < tl.load(edge_X + E) * BLOCK:
+        row = first + tl.arange(0, ROWS)
+        slot = tl.load(slot_P + row)
+        column = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)[None, :]
+        here = x + (slot // TOP_K).to(tl.int64)[:, None] * stride_t + column.to(tl.int64) * stride_d
+        value = tl.load(here, mask=(slot >= 0)[:, None] & (column < D), other=0.0)
+        tl.store(out + row.to(tl.int64)[:, None] * D + column, value.to(out.dtype.element_ty), mask=column < D)
+
+
+@triton.jit(do_not_specialize=["tokens"])
+def combine_kernel(
+    y, out, row_TK, tokens, D: tl.constexpr, TOP_K: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr
+):
     """Row t of `out` is the sum of the rows row_TK[t] of `y`, in float32 and in the order of k."""
-    token = tl.program_id(0).to(tl.int64)
-    column = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
-    total = tl.zeros((WIDTH,), dtype=tl.float32)
+    token = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    column = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)[None, :]
+    inside = (token < tokens)[:, None] & (column < D)
+    total = tl.zeros((ROWS, WIDTH), dtype=tl.float32)
     for k in tl.static_range(TOP_K):
-        row = tl.load(row_TK + token * TOP_K + k).to(tl.int64)
-        total += tl.load(y + row * D + column, mask=column < D, other=0.0).to(tl.float32)
-    tl.store(out + token * D + column, total.to(out.dtype.element_ty), mask=column < D)
+        row = tl.load(row_TK + token * TOP_K + k, mask=token < tokens, other=0).to(tl.int64)
+        total += tl.load(y + row[:, None] * D + column, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + token.to(tl.int64)[:, None] * D + column, total.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -111,7 +143,9 @@ def product_kernel(
             else:
                 right = weight.load([expert, k, column * BN]).reshape(BK, BN)
             total = tl.dot(left, right, total, input_precision=PRECISION)
-        out.store([block * BM, column * BN], total.to(out.dtype))
+        left_half, right_half = _halves(total)
+        out.store([block * BM, column * BN], left_half.to(out.dtype))
+        out.store([block * BM, column * BN + BN // 2], right_half.to(out.dtype))
 
 
 @triton.jit
@@ -133,22 +167,13 @@ def down_dgrad_kernel(
             grad_act = tl.dot(grad.load([block * BM, k]), right, grad_act, input_precision=PRECISION)
 
         row = block * BM + tl.arange(0, BM)
-        n = column * BN + tl.arange(0, BN)
         slot = tl.load(slot_P + row)
-        factor = tl.load(factor_R + slot, mask=slot >= 0, other=0.0).to(tl.float32)[:, None]
-        inside = (n < F)[None, :]
-        at = row.to(tl.int64)[:, None] * (2 * F) + n[None, :]
-        gate = tl.load(h + at, mask=inside, other=0.0).to(tl.float32)
-        up = tl.load(h + at + F, mask=inside, other=0.0).to(tl.float32)
-        share = tl.sigmoid(gate)
-        plain = gate * share * up
-        tl.store(grad_factor + row * columns + column, tl.sum(grad_act * plain, axis=1))
-        at_act = row.to(tl.int64)[:, None] * F + n[None, :]
-        tl.store(act + at_act, (plain * factor).to(act.dtype.element_ty), mask=inside)
-        grad_act *= factor
-        grad_gate = grad_act * up * share * (1 + gate * (1 - share))
-        tl.store(grad_h + at, grad_gate.to(grad_h.dtype.element_ty), mask=inside)
-        tl.store(grad_h + at + F, (grad_act * gate * share).to(grad_h.dtype.element_ty), mask=inside)
+        factor = tl.load(factor_R + slot, mask=slot >= 0, other=0.0).to(tl.float32)
+        left, right = _halves(grad_act)
+        n = column * BN + tl.arange(0, BN // 2)
+        partial = _swiglu_grad(left, h, grad_h, act, factor, row, n, F)
+        partial += _swiglu_grad(right, h, grad_h, act, factor, row, n + BN // 2, F)
+        tl.store(grad_factor + row * columns + column, partial)
 
 
 @triton.jit

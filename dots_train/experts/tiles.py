@@ -37,7 +37,7 @@ class Tiles(NamedTuple):
         return self.up.m
 
 
-WIDE = Tile(128, 256, 64, stages=3)
+WIDE = Tile(128, 256, 64, stages=4)
 PAIR = Tile(128, 128, 64, stages=4)
 TABLE = (
     # Up to so many rows an expert.

@@ -117,5 +117,5 @@ def test_plan_sorts_stably_and_inverts(tokens: int, experts: int, top_k: int, se
 
 
 def test_an_unknown_backend_is_named() -> None:
-    with pytest.raises(ValueError, match="unknown expert backend 'fusd'; there are reference"):
+    with pytest.raises(ValueError, match="unknown expert backend 'fusd'; there are fused, reference"):
         backend("fusd")
