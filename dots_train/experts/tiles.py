@@ -37,14 +37,33 @@ class Tiles(NamedTuple):
         return self.up.m
 
 
-WIDE = Tile(128, 256, 64, stages=4)
-PAIR = Tile(128, 128, 64, stages=4)
-TABLE = (
-    # Up to so many rows an expert.
-    (1 << 62, Tiles(up=PAIR, down=WIDE, down_dgrad=PAIR, up_dgrad=WIDE, up_wgrad=WIDE, down_wgrad=WIDE)),
+# On the 132 multiprocessors of a Hopper GPU, at the sizes of dots.llm1 (D 4096, F 1408 = 11 x 128): 256 columns where
+# that divides the width, since an operand is read least for them. A tile of `up` is one of the gate and one of up.
+# Pipelines over all tiles where the sum has the same length in each and no second accumulator breaks them.
+MANY = Tiles(
+    up=Tile(128, 128, 64),
+    down=Tile(128, 256, 64, flatten=True),
+    down_dgrad=Tile(128, 128, 64, flatten=True),
+    up_dgrad=Tile(128, 256, 64, flatten=True),
+    up_wgrad=Tile(128, 256, 64),
+    down_wgrad=Tile(256, 128, 64),
 )
+# So few rows that 11 columns a block would leave a third of the multiprocessors idle at the end.
+FEW = MANY._replace(up=Tile(128, 64, 64), down_dgrad=Tile(128, 64, 64, flatten=True))
+# So few rows an expert that most of a block of 128 would be filled up.
+SHORT = Tiles(
+    up=Tile(64, 128, 64, warps=4),
+    down=Tile(64, 256, 64, warps=4, flatten=True),
+    down_dgrad=Tile(64, 128, 64, warps=4, flatten=True),
+    up_dgrad=Tile(64, 256, 64, warps=4, flatten=True),
+    up_wgrad=Tile(128, 256, 64),
+    down_wgrad=Tile(256, 128, 64),
+)
+TABLE = (MANY, FEW, SHORT)
 
 
 def tiles_for(experts: int, rows: int) -> Tiles:
     """Those for `rows` rows that spread over so many experts."""
-    return next(tiles for most, tiles in TABLE if rows <= most * experts)
+    if rows <= 128 * experts:
+        return SHORT
+    return FEW if rows <= 2048 else MANY

@@ -29,6 +29,7 @@ from tests.dots_train.conftest import CountingReader
 
 SQUARE = Tile(16, 16, 16, group=2)
 SMALL = Tiles(*[SQUARE] * 6)
+COARSE = Tiles(*[Tile(16, 32, 64, group=2)] * 4, *[Tile(64, 32, 16, group=1)] * 2)
 # Columns of other widths than rows, sums in other steps than rows: whoever mixes them up is found.
 UNEVEN = Tiles(
     up=Tile(32, 16, 8, group=1),
@@ -98,7 +99,7 @@ def error(found: Tensor, wanted: Tensor) -> float:
 
 
 CASES = {
-    **{f"top {k} of 8": (lambda k=k: spread(9, 8, k), 8) for k in range(1, 9)},
+    **{f"top {k} of 8": (lambda k=k: spread(7, 8, k), 8) for k in range(1, 9)},
     "one token": (lambda: spread(1, 4, 2), 4),
     "one token, one expert": (lambda: sizes(1), 1),
     "all tokens to one expert": (lambda: torch.full((35, 1), 2), 5),
@@ -109,8 +110,12 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("dtype", ERROR, ids=str)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "dtype"),
+    # Half of the top k in bfloat16 are enough.
+    [(case, dtype) for dtype in ERROR for case in CASES if dtype == torch.float32 or case[4:5] not in "2457"],
+    ids=str,
+)
 def test_output_and_all_gradients(case: str, dtype: torch.dtype) -> None:
     make, experts = CASES[case]
     seed = SystemRandom().randrange(1 << 31)  # fresh inputs each time; one that fails is named
@@ -119,7 +124,7 @@ def test_output_and_all_gradients(case: str, dtype: torch.dtype) -> None:
     inputs = leaves(len(ids_TK), experts, ids_TK.shape[1], dtype, seed)
     grad_TD = torch.randn(len(ids_TK), HIDDEN).to(dtype)
     wanted = results(exact, [one.double() for one in inputs], ids_TK, grad_TD)
-    tiles = UNEVEN if case in ("around a block", "top 3 of 8") else SMALL
+    tiles = {"around a block": UNEVEN, "top 3 of 8": UNEVEN, "top 2 of 8": SMALL}.get(case, COARSE)
     found = results(fused.experts, inputs, ids_TK, grad_TD, tiles=tiles)
     for name, mine, true in zip(("y", "x", "routing", "gate and up", "down"), found, wanted, strict=True):
         assert error(mine, true) < ERROR[dtype], (name, f"seed {seed}")
@@ -130,7 +135,7 @@ def test_output_and_all_gradients(case: str, dtype: torch.dtype) -> None:
 def ready(dtype: torch.dtype = torch.float32, ids_TK: Tensor | None = None) -> tuple[list[Tensor], Tensor, Tensor]:
     """Inputs, choices of 5 experts, the gradient of the output."""
     torch.manual_seed(0)
-    ids_TK = spread(11, 5, 2) if ids_TK is None else ids_TK
+    ids_TK = spread(7, 5, 2) if ids_TK is None else ids_TK
     return leaves(len(ids_TK), 5, ids_TK.shape[1], dtype, 0), ids_TK, torch.randn(len(ids_TK), HIDDEN)
 
 
@@ -138,7 +143,7 @@ def same(one: list[Tensor], other: list[Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-@pytest.mark.parametrize("programs", [3, 1, 1000])
+@pytest.mark.parametrize("programs", [1, 1000])
 def test_the_same_bits_whoever_does_the_work(programs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     inputs, ids_TK, grad_TD = ready(torch.bfloat16)
     first = results(fused.experts, inputs, ids_TK, grad_TD, tiles=SMALL)
@@ -164,8 +169,8 @@ def test_strides_change_nothing() -> None:
 def test_a_gradient_without_strides() -> None:
     inputs, ids_TK, _ = ready()
     one = torch.ones(1, 1)
-    spread_out = results(fused.experts, inputs, ids_TK, one.expand(11, HIDDEN), tiles=SMALL)
-    assert same(spread_out, results(fused.experts, inputs, ids_TK, one.repeat(11, HIDDEN), tiles=SMALL))
+    spread_out = results(fused.experts, inputs, ids_TK, one.expand(7, HIDDEN), tiles=SMALL)
+    assert same(spread_out, results(fused.experts, inputs, ids_TK, one.repeat(7, HIDDEN), tiles=SMALL))
 
 
 @pytest.mark.parametrize("dtype", ERROR, ids=str)
@@ -286,8 +291,8 @@ def test_the_interpreter_rounds_as_torch_does() -> None:
 def test_a_run_learns_the_same(
     job: Job, reader: CountingReader, tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fused, "tiles_for", lambda experts, rows: SMALL)
-    first = [{"until": 256, "learning_rate": 0.01, "batch": 32}]
+    monkeypatch.setattr(fused, "tiles_for", lambda experts, rows: COARSE)
+    first = [{"until": 192, "learning_rate": 0.01, "batch": 32}]
     curriculum = build(Curriculum, {"warmup_steps": 0, "phases": first}, "test")
     losses = {}
     for name in ("reference", "fused"):
@@ -296,7 +301,7 @@ def test_a_run_learns_the_same(
         seen: list[float] = []
         trainer.run(lambda record, seen=seen: seen.append(record.loss))  # type: ignore[misc]
         losses[name] = torch.tensor(seen)
-    assert len(losses["fused"]) == 8
+    assert len(losses["fused"]) == 6
     assert losses["fused"][-1] < losses["fused"][0] - 0.1
     apart = (losses["fused"] - losses["reference"]).abs().max()
     assert 0 < apart < (1e-4 if precision == "float32" else 2e-2)

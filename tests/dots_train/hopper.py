@@ -85,7 +85,7 @@ def main() -> None:
         return
     driver.set_active(Absent())
     fused.INTERPRETED = True  # CPU tensors are welcome
-    kernels = {kernel.hash: kernel for _, tiles in TABLE for kernel in compile_all(tiles)}
+    kernels = {kernel.hash: kernel for tiles in TABLE for kernel in compile_all(tiles)}
     print(json.dumps([examine(kernel, assembler) for kernel in kernels.values()]))
 
 

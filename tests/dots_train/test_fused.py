@@ -59,7 +59,7 @@ def test_compiled_for_hopper_without_spills(tmp_path: Path) -> None:
     assert {one["kernel"] for one in kernels} == {*products, "permute_kernel", "combine_kernel"}
 
 
-@pytest.mark.parametrize("tiles", [tiles for _, tiles in TABLE])
+@pytest.mark.parametrize("tiles", TABLE)
 def test_tiles_agree_on_the_block(tiles: Tiles) -> None:
     assert {tiles.up.m, tiles.down.m, tiles.down_dgrad.m, tiles.up_dgrad.m} == {tiles.block}
     assert tiles.block % tiles.up_wgrad.k == 0
