@@ -279,7 +279,7 @@ def show(products: list[dict[str, Any]], layers: list[dict[str, Any]]) -> None:
     for line in layers:
         for way in ("forward", "backward"):
             ms, faster = line[way], over(line[way]["reference"], line[way]["fused"])
-            mib = (one and round(one / 2**20) for one in line["peak"].values())
+            mib = (one and one / 2**20 for one in line["peak"].values())
             checks = f"{line['error']:.1e}", line["same bits"]
             rows.append((way, line["routing"], line["rows"], ms["fused"], ms["reference"], faster, *mib, *checks))
     columns = ("layer", "routing", "rows", "fused ms", "reference ms", "faster", "fused MiB", "reference MiB")

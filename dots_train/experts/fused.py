@@ -9,7 +9,7 @@ Shapes: T tokens, K experts a token, P rows with those that fill up blocks, E ex
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -54,15 +54,14 @@ class _Experts(torch.autograd.Function):
     ) -> Tensor:
         dtype, factor_TK = compute_dtype(x_TD), factor_TK.contiguous()
         plan = make_blocks(ids_TK, down_EDF.shape[0], tiles.block)
-        x_PD = permute(x_TD, plan, dtype)
-        h_PG, act_PF = up_projection(x_PD, gate_up_EGD.to(dtype), factor_TK, plan, tiles.up)
+        h_PG, act_PF = up_projection(permute(x_TD, plan, dtype), gate_up_EGD.to(dtype), factor_TK, plan, tiles.up)
         y_PD = product(act_PF, down_EDF.to(dtype).mT, plan, tiles.down)
         ctx.save_for_backward(x_TD, factor_TK, gate_up_EGD, down_EDF, h_PG, *plan)
         ctx.tiles, ctx.queue = tiles, late.queue()
         return combine(y_PD, plan, x_TD.dtype)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_TD: Tensor) -> tuple[Tensor | None, ...]:
         x_TD, factor_TK, gate_up_EGD, down_EDF, h_PG, *rest = ctx.saved_tensors
         plan, tiles, dtype = Blocks(*rest), ctx.tiles, h_PG.dtype
@@ -74,25 +73,24 @@ class _Experts(torch.autograd.Function):
             grad_PD, down_EDF.to(dtype), h_PG, factor_TK, plan, tiles.down_dgrad
         )
         grad_x_TD = grad_factor_TK = grad_up_EGD = grad_down_EDF = None
-        if x_needed:
-            grad_x_PD = product(grad_h_PG, gate_up_EGD.to(dtype), plan, tiles.up_dgrad)
-            grad_x_TD = combine(grad_x_PD, plan, x_TD.dtype)
-            del grad_x_PD
         if factor_needed:
             grad_factor_TK = grad_factor_P.index_select(0, plan.row_TK.flatten()).view_as(factor_TK)
-
-        def down_gradient() -> Tensor:
-            return weight_gradient(grad_PD, act_PF, plan, tiles.block, tiles.down_wgrad, like=down_EDF)
-
-        def up_gradient() -> Tensor:
-            x_PD = permute(x_TD, plan, dtype)
-            return weight_gradient(grad_h_PG, x_PD, plan, tiles.block, tiles.up_wgrad, like=gate_up_EGD)
-
         if down_needed:
-            grad_down_EDF = late.gradient(down_EDF, down_gradient, ctx.queue)
+            compute = partial(weight_gradient, grad_PD, act_PF, plan, tiles.block, tiles.down_wgrad, down_EDF)
+            grad_down_EDF = late.gradient(down_EDF, compute, ctx.queue)
+            del compute
+        del grad_PD, act_PF  # before as much is made again
+        if x_needed:
+            grad_x_TD = combine(product(grad_h_PG, gate_up_EGD.to(dtype), plan, tiles.up_dgrad), plan, x_TD.dtype)
         if up_needed:
-            grad_up_EGD = late.gradient(gate_up_EGD, up_gradient, ctx.queue)
+            compute = partial(_up_gradient, grad_h_PG, x_TD, plan, tiles, gate_up_EGD)
+            grad_up_EGD = late.gradient(gate_up_EGD, compute, ctx.queue)
         return grad_x_TD, grad_factor_TK, grad_up_EGD, grad_down_EDF, None, None
+
+
+def _up_gradient(grad_h_PG: Tensor, x_TD: Tensor, plan: Blocks, tiles: Tiles, gate_up_EGD: Tensor) -> Tensor:
+    x_PD = permute(x_TD, plan, grad_h_PG.dtype)
+    return weight_gradient(grad_h_PG, x_PD, plan, tiles.block, tiles.up_wgrad, gate_up_EGD)
 
 
 def permute(x_TD: Tensor, plan: Blocks, dtype: torch.dtype) -> Tensor:

@@ -43,7 +43,7 @@ def test_in_the_interpreter() -> None:
 
 def test_compiled_for_hopper_without_spills(tmp_path: Path) -> None:
     """Every kernel by every tile of the table at the sizes of dots.llm1, through the very calls of the backend."""
-    done = run(str(HERE / "hopper.py"), TRITON_CACHE_DIR=str(tmp_path))
+    done = run("-m", "tests.dots_train.hopper", TRITON_CACHE_DIR=str(tmp_path))
     assert done.returncode == 0, done.stderr[-3000:]
     kernels = json.loads(done.stdout)
     if isinstance(kernels, str):
