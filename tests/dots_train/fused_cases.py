@@ -9,11 +9,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from random import SystemRandom
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.nn.functional import silu
 
@@ -24,6 +26,7 @@ from dots_train.experts import ExpertWeights, Routing, backend, fused, late
 from dots_train.experts.interpreter import rounded, widened
 from dots_train.experts.plan import make_blocks
 from dots_train.experts.tiles import Tile, Tiles
+from dots_train.parallel.dispatch import dispatched
 from dots_train.trainer import Trainer
 from tests.dots_train.conftest import CountingReader
 
@@ -230,6 +233,21 @@ def test_no_tokens_at_all(top_k: int) -> None:
     found = results(fused.experts, inputs, ids_TK, grad_TD, tiles=SMALL)
     assert [one.shape for one in found] == [(0, HIDDEN), *(one.shape for one in inputs)]
     assert not any(one.any() for one in found[3:])
+
+
+def test_under_expert_parallelism() -> None:
+    """One choice a row and rows in the order of their arrival; a group of one rank, which needs no other process."""
+    inputs, ids_TK, grad_TD = ready()
+    alone = partial(fused.experts, tiles=SMALL)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        group = dist.group.WORLD
+        assert group is not None
+        found = results(dispatched(alone, group), inputs, ids_TK, grad_TD)
+    finally:
+        dist.destroy_process_group()
+    wanted = results(alone, inputs, ids_TK, grad_TD)
+    assert all(error(mine, theirs) < 1e-5 for mine, theirs in zip(found, wanted, strict=True))
 
 
 def test_a_weight_gradient_added_to_another() -> None:
