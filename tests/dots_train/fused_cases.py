@@ -210,12 +210,14 @@ def test_late_gradients_are_those_at_once() -> None:
 
     def both(queue: late.LateGradients | None) -> list[Tensor]:
         x, factor, gate_up, down = (one.detach().requires_grad_() for one in inputs)
-        # Something lies between a weight and its parameter, as where that is sharded.
-        weights = ExpertWeights(2 * gate_up, down.view_as(down))
+        ys = []
         with late.put_off(queue) if queue else nullcontext():
-            ys = [fused.experts(scale * x, Routing(ids_TK, factor), weights, SMALL) for scale in (1, -2)]
+            for scale in (1, -2):
+                # Something lies between a weight and its parameter: a cast, a view.
+                weights = ExpertWeights(gate_up.float(), down.view_as(down))
+                ys.append(fused.experts(scale * x, Routing(ids_TK, factor), weights, SMALL))
         for y in ys:
-            y.backward(grad_TD.to(y.dtype), retain_graph=True)
+            y.backward(grad_TD.to(y.dtype))
         if queue:
             assert gate_up.grad is None
             assert down.grad is None
