@@ -43,11 +43,16 @@ EXPORT = """The dataset in the format of another trainer; one folder a source, s
 Documents keep their order and their EOS. The tokenizer and dataset.json stand beside. OUTPUT must not be there yet.
 """
 
-SELECT = """The documents of at least N tokens as a dataset of their own, for a stage of long contexts.
+SELECT = """Some documents as a dataset of their own: the long ones, for a stage of long contexts; one in N, to be held
+out of training for validation, and all others, to train on.
 
 Nothing is encoded again, and documents keep their order.
 
   dots shards select build/tokens --min-tokens 32768 --suffix=-long --output build/long
+  dots shards select build/tokens --one-in 200 --output build/held-out
+  dots shards select build/tokens --all-but-one-in 200 --output build/train
+
+Which documents are one in N is told by their ids alone.
 
 The new dataset's manifest says of which one it was made, and by which rule.
 """
@@ -104,9 +109,12 @@ def add(commands: Any) -> None:
     action.add_argument("--output", required=True, metavar="FOLDER", help="where it goes; must be new or empty")
     action.set_defaults(run=export)
 
-    action = _parser(actions, "select", "the long documents as a dataset of their own", SELECT)
+    action = _parser(actions, "select", "long documents, or a share of all, as a dataset of their own", SELECT)
     _folder(action)
-    action.add_argument("--min-tokens", type=int, required=True, metavar="N", help="documents of at least N tokens")
+    action.add_argument("--min-tokens", type=int, default=1, metavar="N", help="documents of at least N tokens")
+    share = action.add_mutually_exclusive_group()
+    share.add_argument("--one-in", type=int, default=1, metavar="N", help="of them, one in N, chosen by its id")
+    share.add_argument("--all-but-one-in", type=int, metavar="N", help="those that --one-in N leaves")
     action.add_argument("--suffix", default="", help="behind the names of the sources (--suffix=-long)")
     action.add_argument("--output", required=True, metavar="FOLDER", help="where the new dataset goes")
     action.set_defaults(run=select)

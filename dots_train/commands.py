@@ -96,16 +96,16 @@ def export(options: argparse.Namespace) -> int:
 
     output = Path(options.output)
     run = open_run(Path(options.run_folder), options.checkpoint, options.data)
-    size = parameters(run.weights.config)
-    positions = int(run.job["sequence_length"])
-    texts: dict[str, str | bytes] = tokenizer_files(run.tokenizer, run.manifest.tokenizer, positions)
+    size = parameters(run.config)
+    texts: dict[str, str | bytes] = tokenizer_files(run.tokenizer, run.manifest.tokenizer, run.positions)
     texts["README.md"] = model_card(run, size, options.name or output.resolve().name, options.dtype)
     try:
         export_hf(
             run.weights,
             output,
             dtype=getattr(torch, options.dtype),
-            positions=positions,
+            config=run.config,
+            positions=run.positions,
             eos=run.manifest.tokenizer.eos_id,
             texts=texts,
             shard_bytes=_bytes(options.part_size),

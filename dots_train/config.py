@@ -22,6 +22,10 @@ from dots_train.data.objects import StorageConfig
 
 PRESETS = Path(__file__).parent / "presets"
 
+LOGITS_AT_ONCE = 2**28
+"""That many are made at once for a loss: 1 GiB in float32. All of a window of 32K would be 20 GB in the released model,
+and their gradients as much again."""
+
 # What may change between two parts of one run: where it reads and writes, how often it reports and saves, on how many
 # ranks it runs.
 # Everything else decides the numbers, and a run that changed it would not be the same run.
@@ -334,6 +338,13 @@ def _check_ranks(model: ModelConfig, layout: Layout, world: int) -> None:
         model.experts % layout.ep == 0,
         f"the {model.experts} experts of a layer do not divide among ep {layout.ep} ranks",
     )
+    # Within an expert FSDP divides rows, and evenly.
+    among = layout.dp_shard // layout.ep
+    for name, rows in (("2 * expert_ffn_size", 2 * model.expert_ffn_size), ("hidden_size", model.hidden_size)):
+        _require(
+            layout.ep == 1 or rows % among == 0,
+            f"{name} is {rows}, which does not divide among the {among} ranks (dp_shard / ep) that share an expert",
+        )
     _require(
         layout.ep == 1 or model.dense_layers < model.layers,
         f"ep is {layout.ep}, but the model has no layer with experts (dense_layers is {model.dense_layers})",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from itertools import accumulate
 from typing import Literal, NamedTuple
 
-from dots_train.config import Job, Layout, ModelConfig
+from dots_train.config import LOGITS_AT_ONCE, Job, Layout, ModelConfig
 from dots_train.curriculum import Span
 
 FLOAT32 = 4
@@ -229,7 +229,7 @@ def memory(job: Job, layout: Layout, span: Span, pp_rank: int, checkpointing: Ch
     alive = in_flight(layout, pp_rank, micro_batches)
     kept = max(sum(_kept(m, layout, n, tokens, width, checkpointing) for n in layers) for layers in stages)
     largest = max(activations(m, n, tokens, width) for layers in stages for n in layers)
-    logits = tokens * m.vocab_size * logit_bytes(width) if last else 0.0
+    logits = min(tokens * m.vocab_size, LOGITS_AT_ONCE) * logit_bytes(width) if last else 0.0
     rows = tokens * m.experts_per_token * m.hidden_size * width
     buffers = 2.0 * rows if layout.ep > 1 else 0.0
 
@@ -277,9 +277,8 @@ def activations(model: ModelConfig, layer: int, tokens: int, width: int) -> floa
     Fused RMSNorm and attention that keeps no square of scores. width: bytes of a number in the computation.
     """
     m, inner = model, model.heads * model.head_dim
-    # Input of each norm and its output; queries and keys before their norm; what attention reads and gives; its
-    # output again, laid out for the projection.
-    attention = 2 * m.hidden_size + 2 * inner + 4 * inner + inner
+    # Input of each norm and its output; queries and keys before their norm; what attention reads and gives.
+    attention = 2 * m.hidden_size + 2 * inner + 4 * inner
     lines = m.heads * FLOAT32 + 2 * FLOAT32 + 2 * m.heads * FLOAT32  # log-sum-exp, and 1/rms of each norm
     if layer < m.dense_layers:
         return float(tokens * (width * (attention + 2 * m.hidden_size + 4 * m.dense_ffn_size) + lines))

@@ -141,8 +141,8 @@ def _panel(
 
 def _ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Round numbers from below `low` to above `high`."""
-    if high - low <= 1e-9 * max(abs(low), abs(high)):  # a flat line
-        high = low + (abs(low) or 1.0)
+    if high - low <= max(1e-9 * max(abs(low), abs(high)), 1e-300):  # a flat line
+        high = low + (abs(low) if abs(low) > 1e-300 else 1.0)
     raw = (high - low) / about
     size = 10.0 ** math.floor(math.log10(raw))
     step = next(size * factor for factor in (1, 2, 5, 10) if size * factor >= raw * (1 - 1e-9))

@@ -20,6 +20,23 @@ settings.load_profile("dots")
 ROOT = Path(__file__).resolve().parent.parent
 
 
+# Files that take minutes. They are begun first, so that workers end together.
+LONG = (
+    "pipelines/test_crawl_clean.py",
+    "dots_train/test_layouts.py",
+    "test_graph_benchmark.py",
+    "pipelines/test_index.py",
+    "pipelines/test_pretrain_processes.py",
+    "pipelines/test_tokenize.py",
+    "pipelines/test_pretrain.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    files = [str(ROOT / "tests" / name) for name in LONG]
+    items.sort(key=lambda item: files.index(str(item.path)) if str(item.path) in files else len(files))
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real pages and texts; tests that ask for it skip where it is absent."""

@@ -1,4 +1,5 @@
-"""A dataset of the long documents of another one, without tokenizing anything again: for the 32K stage.
+"""A dataset of some documents of another one, without tokenizing anything again: the long ones, for the 32K stage; a
+share of all, to be held out of training, and the rest.
 
 The documents keep their order, so that what was shuffled stays shuffled; their provenance rows go with them, and the
 new manifest says of which dataset it is a part and by which rule. One pass, a record batch at a time; the same bytes on
@@ -32,18 +33,43 @@ SHARD_BYTES, BATCH_TOKENS = 256_000_000, 4_000_000
 
 @dataclass(frozen=True)
 class Rule:
-    """Documents of at least `min_tokens` tokens, EOS counted. `suffix` is put behind the names of their sources."""
+    """Which documents are taken.
 
-    min_tokens: int
+    min_tokens: those of at least so many tokens, EOS counted.
+    one_in: of them, one in so many, by a hash of its id: the same documents on every run, whatever else there is.
+    rest: those that `one_in` leaves, so that two selections divide a dataset.
+    suffix: is put behind the names of their sources.
+    """
+
+    min_tokens: int = 1
     suffix: str = ""
+    one_in: int = 1
+    rest: bool = False
 
     def __post_init__(self) -> None:
         if self.min_tokens < 1:
             raise ShardError(f"min_tokens must be at least 1, found {self.min_tokens}")
+        if self.one_in < 1 or (self.rest and self.one_in == 1):
+            raise ShardError(f"one document in {self.one_in} is no share; give a number above 1")
 
     def __str__(self) -> str:
+        share = f"all but one in {self.one_in} " if self.rest else f"one in {self.one_in} " if self.one_in > 1 else ""
         named = f", sources named with {self.suffix!r} behind" if self.suffix else ""
-        return f"documents of at least {self.min_tokens} tokens{named}"
+        length = f" of at least {self.min_tokens} tokens" if self.min_tokens > 1 or not share else ""
+        return f"{share}documents{length}{named}"
+
+    def takes(self, origin: pa.Table) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which rows of a provenance table are taken."""
+        taken = np.asarray(origin["tokens"].to_numpy() >= self.min_tokens, np.bool_)
+        if self.one_in > 1:
+            drawn = [_number(doc_id) % self.one_in == 0 for doc_id in origin["doc_id"].to_pylist()]
+            taken &= np.array(drawn, np.bool_) != self.rest
+        return taken
+
+
+def _number(doc_id: str) -> int:
+    # Not the id itself, of which other choices are made, that of the tokenizer's sample for one.
+    return int.from_bytes(hashlib.blake2b(doc_id.encode(), digest_size=8, person=b"dots one in N").digest(), "big")
 
 
 @dataclass(frozen=True)
@@ -95,7 +121,7 @@ def select(
             batches = _batches(root, parts, header, batch_tokens)
             entries.append(write_shard(target, shard_name(len(entries)), batches, origin, header))
         if not entries:
-            raise ShardError(f"{root}: no document has {rule.min_tokens} tokens; nothing was selected")
+            raise ShardError(f"{root}: there are no {rule}; nothing was selected")
         selected = Manifest(
             dataset.tokenizer,
             dataset.dtype,
@@ -165,7 +191,7 @@ def _part(root: Path, shard: Shard, rule: Rule) -> _Part:
             first = 0
             for group in range(file.num_row_groups):
                 table = file.read_row_group(group).cast(PROVENANCE)
-                taken = np.flatnonzero(table["tokens"].to_numpy() >= rule.min_tokens)
+                taken = np.flatnonzero(rule.takes(table))
                 kept.append(table.take(pa.array(taken)))
                 rows.append(taken + first)
                 first += len(table)
@@ -228,12 +254,14 @@ def _compact(rows: pa.RecordBatch, header: Header) -> pa.RecordBatch:
 
 
 def run(options: argparse.Namespace) -> int:
-    """`dots shards select FOLDER --min-tokens N --output NEW`."""
+    """`dots shards select FOLDER [--min-tokens N] [--one-in N] --output NEW`."""
     from dots_data import console
 
     whole = manifests.read(options.folder)
     try:
-        selected = select(options.folder, options.output, Rule(options.min_tokens, options.suffix))
+        rest = options.all_but_one_in is not None
+        rule = Rule(options.min_tokens, options.suffix, options.all_but_one_in if rest else options.one_in, rest)
+        selected = select(options.folder, options.output, rule)
     except workspace.OutputError as error:
         raise ShardError(str(error)) from error
     held = {source.name + options.suffix: source for source in whole.sources}
@@ -241,6 +269,6 @@ def run(options: argparse.Namespace) -> int:
         (source.name, source.rows, source.tokens, 100 * source.tokens / max(1, held[source.name].tokens))
         for source in selected.sources
     ]
-    title = f"{options.output}: documents of at least {options.min_tokens} tokens"
+    title = f"{options.output}: {rule}"
     console.table(title, ("source", "documents", "tokens", "% of its tokens"), rows)
     return 0

@@ -15,10 +15,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 
-from dots_train.config import ModelConfig
+from dots_train.config import LOGITS_AT_ONCE, ModelConfig
 from dots_train.experts import Experts, backend
-from dots_train.model.attention import Attention, Rotary, document_mask, rotary
+from dots_train.model.attention import Attention, Mask, Rotary, document_mask, rotary
 from dots_train.model.moe import Load, MoE, RoutedExperts, SwiGLU
 
 
@@ -45,13 +47,33 @@ class Layer(nn.Module):
             )
         )
 
-    def forward(self, x_BSD: Tensor, angles: Rotary, mask: Tensor | None) -> tuple[Tensor, Load | None]:
+    def forward(self, x_BSD: Tensor, angles: Rotary, mask: Mask) -> tuple[Tensor, Load | None]:
         x_BSD = x_BSD + self.self_attn(self.input_layernorm(x_BSD), angles, mask)
         h_BSD = self.post_attention_layernorm(x_BSD)
         if isinstance(self.mlp, SwiGLU):
             return x_BSD + self.mlp(h_BSD), None
         y_BSD, load = self.mlp(h_BSD)
         return x_BSD + y_BSD, load
+
+
+class Head(nn.Linear):
+    """The output matrix: from the normalised stream to logits, or straight to the loss."""
+
+    def forward(self, x_BSD: Tensor, targets_BS: Tensor | None = None) -> Tensor:
+        """Logits [B, S, V]; with targets the summed cross-entropy in nats, a float32 scalar, in slices of rows that
+        the backward pass computes again."""
+        if targets_BS is None:
+            return super().forward(x_BSD)
+        rows = max(1, LOGITS_AT_ONCE // self.out_features)
+        parts = (torch.split(x_BSD.flatten(0, 1), rows), torch.split(targets_BS.flatten(), rows))
+        slices = list(zip(*parts, strict=True))
+        if len(slices) == 1:
+            return self._loss(*slices[0])
+        losses = [checkpoint(self._loss, *one, use_reentrant=False, preserve_rng_state=False) for one in slices]
+        return torch.stack(losses).sum()
+
+    def _loss(self, x_RD: Tensor, targets_R: Tensor) -> Tensor:
+        return cross_entropy(super().forward(x_RD).float(), targets_R, reduction="sum")
 
 
 class Tally:
@@ -95,16 +117,16 @@ class Dots1(nn.Module):
         self.layers = nn.ModuleDict({str(n): Layer(config, n < config.dense_layers, apply) for n in held})
         last = config.layers - 1 in held
         self.norm = nn.RMSNorm(config.hidden_size, config.norm_eps) if last else None
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False) if last else None
+        self.lm_head = Head(config.hidden_size, config.vocab_size, bias=False) if last else None
 
-    def forward(self, x: Tensor, position_BS: Tensor, document_BS: Tensor) -> Tensor:
-        """Logits of the next token [B, S, V] from tokens [B, S]; a part of a model takes and gives hidden states
-        [B, S, D] where it is not the first or the last.
+    def forward(self, x: Tensor, position_BS: Tensor, document_BS: Tensor, targets_BS: Tensor | None = None) -> Tensor:
+        """Logits of the next token [B, S, V] from tokens [B, S], or their summed loss where targets are given; a part
+        of a model takes and gives hidden states [B, S, D] where it is not the first or the last.
 
         position_BS counts from 0 in each document; document_BS numbers the documents of a window, and no
-        position sees another document.
+        position sees another document; it may stay on the CPU.
         """
-        mask = document_mask(document_BS)
+        mask = document_mask(document_BS, x.device)
         angles = rotary(position_BS, self.config.head_dim, self.rope_theta)
         x_BSD = x if self.embed_tokens is None else self.embed_tokens(x)
         loads: dict[int, Load] = {}
@@ -120,8 +142,8 @@ class Dots1(nn.Module):
             x_BSD = with_gradient_of(x_BSD, balance)
         if self.norm is None or self.lm_head is None:
             return x_BSD
-        logits_BSV: Tensor = self.lm_head(self.norm(x_BSD))
-        return logits_BSV
+        logits_or_loss: Tensor = self.lm_head(self.norm(x_BSD), targets_BS)
+        return logits_or_loss
 
     @torch.no_grad()
     def initialize(self, seed: int) -> None:

@@ -18,14 +18,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from dots_train.config import Job, Layout, ModelConfig
 from dots_train.cost import stage_layers
 from dots_train.experts import choose
-from dots_train.model.dots1 import Dots1, initial
+from dots_train.model.dots1 import Dots1, Layer, initial
 from dots_train.model.moe import MoE
 from dots_train.parallel.dispatch import dispatched, held_here
 
@@ -136,27 +136,45 @@ def make_parts(job: Job, ranks: Ranks, device: torch.device) -> list[Dots1]:
         parts = [Dots1(job.model, experts, held[n]) for n in range(ranks.stage, len(held), job.layout.pp)]
     for part in parts:
         if ranks.mesh is not None:
-            shard(part, ranks)
+            shard(part, ranks, job.precision)
         part.to_empty(device=device)
         for name, tensor in named_tensors([part]):
             fill(tensor, initial(name, tensor.shape, job.model, job.seed))
     return parts
 
 
-def shard(part: Dots1, ranks: Ranks) -> None:
-    """Divide experts among the ranks of `ep` and all weights among those of `dp_shard` (FSDP2)."""
+def shard(part: Dots1, ranks: Ranks, precision: str = "float32") -> None:
+    """Divide experts among the ranks of `ep` and all weights among those of `dp_shard` (FSDP2).
+
+    In bfloat16 the weights of matrix products travel as what the products take; those of norms, router and embedding
+    stay float32, as they do on one rank.
+    """
     assert ranks.mesh is not None
     layout, mesh = ranks.layout, ranks.mesh
+    whole, halved = _replicated(mesh, layout, "dp_shard"), precision == "bfloat16"
     for layer in part.layers.values():
-        mlp = layer.mlp
+        assert isinstance(layer, Layer)
+        mlp, attention = layer.mlp, layer.self_attn
+        exact: list[nn.Module] = [
+            layer.input_layernorm,
+            layer.post_attention_layernorm,
+            attention.q_norm,
+            attention.k_norm,
+        ]
+        if isinstance(mlp, MoE):
+            exact.append(mlp.gate)
         if isinstance(mlp, MoE) and layout.ep > 1:
             for name, weight in list(mlp.experts.named_parameters()):
                 divided = distribute_tensor(weight, mesh["ep"], [Shard(0)], src_data_rank=None)
                 mlp.experts.register_parameter(name, nn.Parameter(divided))
             mlp.experts.backend = dispatched(mlp.experts.backend, ranks.group("ep"))
-            _fully_shard(mlp.experts, _replicated(mesh, layout, "efsdp"), expert=True)
-        _fully_shard(layer, _replicated(mesh, layout, "dp_shard"))
-    _fully_shard(part, _replicated(mesh, layout, "dp_shard"))
+            _fully_shard(mlp.experts, _replicated(mesh, layout, "efsdp"), halved, expert=True)
+        if halved:
+            _fully_shard(exact, whole)
+        _fully_shard(layer, whole, halved)
+    if halved and part.lm_head is not None:
+        _fully_shard(part.lm_head, whole, halved)
+    _fully_shard(part, whole)
 
 
 def _replicated(mesh: DeviceMesh, layout: Layout, name: str) -> DeviceMesh:
@@ -164,12 +182,23 @@ def _replicated(mesh: DeviceMesh, layout: Layout, name: str) -> DeviceMesh:
     return mesh["dp_replicate", name] if layout.dp_replicate > 1 else mesh[name]
 
 
-def _fully_shard(module: nn.Module, mesh: DeviceMesh, expert: bool = False) -> None:
-    # An expert's own rows are divided: its number is taken by the dimension of the experts.
-    sharded = fully_shard(module, mesh=mesh, shard_placement_fn=(lambda _: Shard(1)) if expert else None)
-    # The loss is divided by the global batch, so gradients are sums; gloo knows no scaled sum.
-    sharded.set_gradient_divide_factor(1.0)
-    sharded.set_force_sum_reduction_for_comms(True)
+def _fully_shard(
+    module: nn.Module | list[nn.Module], mesh: DeviceMesh, halved: bool = False, expert: bool = False
+) -> None:
+    # Gradients are added up in float32, over micro-batches as over ranks.
+    policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+    fully_shard(
+        module,
+        mesh=mesh,
+        mp_policy=policy if halved else MixedPrecisionPolicy(cast_forward_inputs=False),
+        # An expert's own rows are divided: its number is taken by the dimension of the experts.
+        shard_placement_fn=(lambda _: Shard(1)) if expert else None,
+    )
+    for one in module if isinstance(module, list) else [module]:
+        assert isinstance(one, FSDPModule)
+        # The loss is divided by the global batch, so gradients are sums; gloo knows no scaled sum.
+        one.set_gradient_divide_factor(1.0)
+        one.set_force_sum_reduction_for_comms(True)
 
 
 def sync_gradients(parts: Sequence[Dots1], wanted: bool) -> None:

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleInterleaved1F1B
-from torch.nn.functional import cross_entropy
 
 from dots_train.config import Job
 from dots_train.model.dots1 import Dots1
@@ -20,13 +19,11 @@ from dots_train.parallel.mesh import Ranks, sync_gradients
 from dots_train.reading import Tokens
 
 
-def summed_loss(logits_BSV: Tensor, targets_BS: Tensor) -> Tensor:
-    """Cross-entropy of the next token in nats, summed over all tokens, in float32."""
-    return cross_entropy(logits_BSV.float().flatten(0, 1), targets_BS.flatten(), reduction="sum")
-
-
 class Share(NamedTuple):
-    """The sequences [n, S] of a global batch that one rank reads, on its device; see dots_train.data.Batch."""
+    """The sequences [n, S] of a global batch that one rank reads, on its device; see dots_train.data.Batch.
+
+    `document` stays on the CPU, where a mask is made of it without waiting for the device.
+    """
 
     tokens: Tensor
     targets: Tensor
@@ -35,8 +32,8 @@ class Share(NamedTuple):
 
     @classmethod
     def of(cls, batch: Tokens, device: torch.device) -> Share:
-        parts = (batch.tokens_BS, batch.targets_BS, batch.position_BS, batch.document_BS)
-        return cls(*(part.to(device) for part in parts))
+        tokens, targets, position = (part.to(device) for part in (batch.tokens_BS, batch.targets_BS, batch.position_BS))
+        return cls(tokens, targets, position, batch.document_BS)
 
     def micro_batches(self, size: int) -> list[Share]:
         return [Share(*parts) for parts in zip(*(torch.split(tensor, size) for tensor in self), strict=True)]
@@ -55,7 +52,7 @@ class Plain:
         micro_batches = share.micro_batches(self.micro_batch)
         for number, micro in enumerate(micro_batches, 1):
             sync_gradients([self.model], number == len(micro_batches))
-            loss = summed_loss(self.model(micro.tokens, micro.position, micro.document), micro.targets) * scale
+            loss = self.model(micro.tokens, micro.position, micro.document, micro.targets) * scale
             torch.autograd.backward(loss)
             losses.append(loss.detach())
         return torch.stack(losses).double()
@@ -65,7 +62,7 @@ class Plain:
         """The summed loss of these sequences, float64."""
         loss = torch.zeros((), dtype=torch.float64, device=share.tokens.device)
         for micro in share.micro_batches(self.micro_batch):
-            loss += summed_loss(self.model(micro.tokens, micro.position, micro.document), micro.targets)
+            loss += self.model(micro.tokens, micro.position, micro.document, micro.targets)
         return loss
 
 
@@ -105,8 +102,10 @@ class Pipeline:
             *((share.tokens,) if first else ()),
             target=share.targets if last else None,
             losses=losses if last else None,
+            return_outputs=False,
             position_BS=share.position,
             document_BS=share.document,
+            targets_BS=share.targets,
         )
         return losses
 
@@ -116,8 +115,8 @@ class Pipeline:
         if found is None:
             stages = self.stages.setdefault(length, self._stages(length))
 
-            def loss(logits_BSV: Tensor, targets_BS: Tensor) -> Tensor:
-                return summed_loss(logits_BSV, targets_BS) * self.scale
+            def loss(summed: Tensor, targets_BS: Tensor) -> Tensor:
+                return summed * self.scale
 
             if len(stages) == 1:
                 found = Schedule1F1B(stages[0], micro_batches, loss_fn=loss, scale_grads=False)
@@ -132,7 +131,7 @@ class Pipeline:
         with torch.device("meta"):
             tokens = torch.empty(shape, dtype=torch.int64)
             hidden = torch.empty(*shape, model.hidden_size, requires_grad=True)
-            logits = torch.empty(*shape, model.vocab_size, dtype=self._logits_dtype(), requires_grad=True)
+            loss = torch.empty((), requires_grad=True)
         count = layout.pp * layout.vpp
         numbers = range(self.ranks.stage, count, layout.pp)
         return [
@@ -142,14 +141,11 @@ class Pipeline:
                 count,
                 self.device,
                 input_args=(tokens if number == 0 else hidden,),
-                output_args=(logits if number == count - 1 else hidden,),
+                output_args=(loss if number == count - 1 else hidden,),
                 group=self.ranks.group("pp"),
             )
             for number, part in zip(numbers, self.parts, strict=True)
         ]
-
-    def _logits_dtype(self) -> torch.dtype:
-        return torch.bfloat16 if self.job.precision == "bfloat16" else torch.float32
 
 
 def engine(parts: Sequence[Dots1], job: Job, ranks: Ranks, device: torch.device) -> Plain | Pipeline:

@@ -26,7 +26,7 @@ def model_card(run: Run, size: Size, name: str, dtype: str) -> str:
 
     The licence is left to whoever publishes: it depends on the texts.
     """
-    config = run.weights.config
+    config = run.config
     return "\n".join(
         (
             _HEAD,
@@ -49,7 +49,9 @@ def model_card(run: Run, size: Size, name: str, dtype: str) -> str:
             ),
             "## Training\n",
             _training(run),
-            _table(("phase", "until (tokens)", "learning rate at its end", "batch (tokens)"), _curriculum(run)),
+            _table(
+                ("phase", "until (tokens)", "learning rate at its end", "batch (tokens)", "window"), _curriculum(run)
+            ),
             "## Loss\n",
             _losses(run.records),
             "## Versions\n",
@@ -100,14 +102,16 @@ def _training(run: Run) -> str:
     betas = ", ".join(str(beta) for beta in optimizer.get("betas", ()))
     return (
         f"AdamW (betas {betas}; weight decay {optimizer.get('weight_decay')}; gradients clipped to norm "
-        f"{optimizer.get('clip_norm')}), sequences of {job['sequence_length']:,} tokens, {job['precision']} "
-        f"computation over float32 weights, {warmup:,} warm-up steps, seed {job['seed']}.\n"
+        f"{optimizer.get('clip_norm')}), {job['precision']} computation "
+        f"over float32 weights, {warmup:,} warm-up steps, seed {job['seed']}.\n"
     )
 
 
 def _curriculum(run: Run) -> Iterable[tuple[str, ...]]:
     for phase in run.job["curriculum"]["phases"]:
-        yield _text(phase["name"]), str(phase["until"]), f"{phase['learning_rate']:g}", str(phase["batch"])
+        window = phase.get("sequence_length") or run.job["sequence_length"]
+        rate = f"{phase['learning_rate']:g}"
+        yield _text(phase["name"]), str(phase["until"]), rate, str(phase["batch"]), f"{window:,}"
 
 
 def _losses(records: Sequence[dict[str, Any]]) -> str:

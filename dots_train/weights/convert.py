@@ -37,6 +37,7 @@ def export_hf(
     positions: int,
     eos: int | None,
     texts: Mapping[str, str | bytes],
+    config: ModelConfig | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Write a folder that transformers loads.
@@ -46,6 +47,7 @@ def export_hf(
         positions: the longest sequence that the model was trained on.
         eos: the id that ends a document.
         texts: further files by name: the tokenizer's, the card.
+        config: the model as config.json tells it, where that is not what the weights say (another RoPE base).
 
     Raises:
         WeightsError: `output` holds something, the disk is too small, or a tensor has a number that is not finite.
@@ -63,7 +65,7 @@ def export_hf(
 
     with shards.new_folder(output, shards.total_bytes(entries)) as folder:
         shards.write(folder, "model", entries, read, shard_bytes)
-        shards.write_json(folder / "config.json", to_hf(weights.config, dtype, positions, eos))
+        shards.write_json(folder / "config.json", to_hf(config or weights.config, dtype, positions, eos))
         # Greedy until the end of a document: a base model has no other settings that are known to be good.
         ends = {"eos_token_id": eos, "pad_token_id": eos, "do_sample": False}
         shards.write_json(folder / "generation_config.json", ends)

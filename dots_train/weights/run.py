@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dots_data.tokens import manifest as manifests
 from dots_data.tokens import versions
 from dots_data.tokens.manifest import Manifest, ManifestError
+from dots_data.typed_yaml import ConfigError, build
 from dots_train import checkpoint, metrics
+from dots_train.config import ModelConfig
+from dots_train.curriculum import Curriculum
 from dots_train.weights.shards import WeightsError
 from dots_train.weights.sources import Stored
 
@@ -29,6 +32,10 @@ class Run:
     """The tokenizer.json that the shards were made with."""
     records: list[dict[str, Any]]
     """Of metrics.jsonl, up to this step."""
+    config: ModelConfig
+    """The model, with the RoPE base of its last step: a stage of long contexts has its own."""
+    positions: int
+    """The longest window that it was trained on so far."""
 
 
 def open_run(folder: Path, step: int | None = None, data: str | None = None) -> Run:
@@ -46,6 +53,7 @@ def open_run(folder: Path, step: int | None = None, data: str | None = None) -> 
     except WeightsError as error:
         raise WeightsError(f"{error}; name an earlier one with --checkpoint") from error
     state = weights.state
+    config, positions = _reach(weights)
     manifest, tokenizer = _dataset(Path(data or state["config"]["data"]), str(state["loader"]["manifest"]))
     return Run(
         folder=folder,
@@ -57,7 +65,21 @@ def open_run(folder: Path, step: int | None = None, data: str | None = None) -> 
         manifest=manifest,
         tokenizer=tokenizer,
         records=[record for record in metrics.read(folder) if record["step"] <= weights.step],
+        config=config,
+        positions=positions,
     )
+
+
+def _reach(weights: Stored) -> tuple[ModelConfig, int]:
+    """`config` and `positions` of a run, by the phases of its curriculum that had begun."""
+    job = weights.state["config"]
+    try:
+        curriculum = build(Curriculum, job["curriculum"], f"{weights.where}: curriculum")
+    except ConfigError as error:
+        raise WeightsError(str(error)) from error
+    begun = [span for span in curriculum.spans(int(job["sequence_length"])) if span.step < max(1, weights.step)]
+    theta = begun[-1].phase.rope_theta or weights.config.rope_theta
+    return replace(weights.config, rope_theta=theta), max(span.sequence_length for span in begun)
 
 
 def _checkpoint(folder: Path, step: int | None) -> Path:

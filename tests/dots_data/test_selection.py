@@ -88,7 +88,7 @@ def test_the_long_documents_and_no_others(
         if (kept := [one | {"source": source + suffix} for one in documents if len(one["tokens"]) >= least])
     }
     if not expected:
-        with pytest.raises(ShardError, match=f"no document has {least} tokens"):
+        with pytest.raises(ShardError, match=f"no documents of at least {least} tokens"):
             select(folder / "all", folder / "long", rule)
         return
     selected = select(folder / "all", folder / "long", rule, shard_bytes=shard_bytes, batch_tokens=batch)
@@ -103,6 +103,43 @@ def test_the_long_documents_and_no_others(
     again = select(folder / "all", folder / "again", rule, shard_bytes=shard_bytes, batch_tokens=batch)
     assert again.id == selected.id, "the same bytes"
     shutil.rmtree(folder)
+
+
+@given(tables_of, st.integers(2, 5), st.integers(1, 30))
+@settings(max_examples=20)
+def test_one_in_n_and_the_rest_divide_the_documents(
+    tmp_path_factory: pytest.TempPathFactory, tables: Tables, one_in: int, least: int
+) -> None:
+    folder = tmp_path_factory.mktemp("data")
+    write_dataset(folder / "all", tables)
+    found: dict[str, list[str]] = {"all": [], "held-out": [], "train": []}
+    for name, rule in {
+        "all": Rule(least),
+        "held-out": Rule(least, one_in=one_in),
+        "train": Rule(least, one_in=one_in, rest=True),
+    }.items():
+        try:
+            select(folder / "all", folder / f"taken-{name}", rule)
+        except ShardError as error:
+            assert f"there are no {rule}" in str(error)
+        else:
+            taken = contents(folder / f"taken-{name}").values()
+            found[name] = [one["origin"]["doc_id"] for rows in taken for one in rows]
+    assert sorted(found["held-out"] + found["train"]) == sorted(found["all"])
+    assert not set(found["held-out"]) & set(found["train"])
+    shutil.rmtree(folder)
+
+
+def test_the_share_is_that_of_the_rule() -> None:
+    ids = [f"{number:032x}" for number in range(20_000)]
+    table = pa.table({"doc_id": ids, "tokens": [1] * len(ids)})
+    for one_in in (2, 10, 200):
+        taken = int(Rule(one_in=one_in).takes(table).sum())
+        assert abs(taken - len(ids) / one_in) < 4 * (len(ids) / one_in) ** 0.5
+        assert int(Rule(one_in=one_in, rest=True).takes(table).sum()) == len(ids) - taken
+    for one_in, rest in ((0, False), (1, True)):
+        with pytest.raises(ShardError, match="is no share"):
+            Rule(one_in=one_in, rest=rest)
 
 
 def _batches(path: Path) -> list[tuple[int, int]]:
@@ -190,4 +227,8 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main(["shards", "verify", str(tmp_path / "long")]) == 0
     with pytest.raises(SystemExit):
         main(["shards", "select", str(tmp_path / "all")])
-    assert "required: --min-tokens, --output" in capsys.readouterr().err
+    assert "required: --output" in capsys.readouterr().err
+    for share, output in (("--one-in", "held-out"), ("--all-but-one-in", "train")):
+        assert main(["shards", "select", str(tmp_path / "all"), share, "2", "--output", str(tmp_path / output)]) == 0
+    rows = [sum(s.rows for s in manifest.read(tmp_path / name).sources) for name in ("all", "held-out", "train")]
+    assert rows[0] == rows[1] + rows[2]

@@ -137,6 +137,7 @@ def test_layouts_that_the_released_model_can_have(layout: Layout, overrides: lis
     [
         (Layout(pp=2, dp_shard=4), 9, [], "pp 2 x dp_replicate 1 x dp_shard 4 is 8 ranks, but there are 9"),
         (Layout(dp_shard=5, ep=5), 5, [], "the 128 experts of a layer do not divide among ep 5 ranks"),
+        (Layout(dp_shard=6, ep=2), 6, [], "expert_ffn_size is 2816, which does not divide among the 3 ranks"),
         (Layout(dp_shard=2, ep=2), 2, ["model.dense_layers=62"], "the model has no layer with experts"),
         (Layout(pp=32, vpp=2), 32, [], "62 layers do not divide among pp 32 x vpp 2 = 64 stages"),
         (

@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from dots_train import cost
-from dots_train.config import Job, Layout, ModelConfig, OptimizerConfig, load_job
+from dots_train.config import LOGITS_AT_ONCE, Job, Layout, ModelConfig, OptimizerConfig, load_job
 from dots_train.model.dots1 import Dots1
 from dots_train.optim import decay_group, make_optimizer
 
@@ -238,7 +238,7 @@ def test_what_each_way_of_sharding_saves() -> None:
     whole, selective, full = (line(Layout(dp_shard=8, ep=8), kept, how) for how in ("off", "selective", "full"))  # type: ignore[arg-type]
     assert full < selective < whole
     assert shares(Layout(pp=4, dp_shard=8))[0]["logits and loss"] == 0
-    assert shares(Layout(pp=4, dp_shard=8))[3]["logits and loss"] == 8192 * 152064 * 14
+    assert shares(Layout(pp=4, dp_shard=8))[3]["logits and loss"] == LOGITS_AT_ONCE * 14
 
 
 def test_all_to_all_bytes() -> None:

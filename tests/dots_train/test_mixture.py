@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dots_data.typed_yaml import ConfigError, build
+from dots_train.config import load_job
+from dots_train.curriculum import check_mixture
 from dots_train.mixture import (
     BLOCK,
     Mixture,
@@ -135,7 +137,7 @@ def test_eleven_trillion_tokens_cost_what_eleven_do() -> None:
     config = read(RECIPES / "dots1.yaml")
     config = MixtureConfig(config.segments)
     mixed = Mixture(config, dict.fromkeys(config.sources, PLENTY), 8192, seed=1)
-    assert mixed.samples == -(-11_200 * 10**9 // 8192)
+    assert mixed.samples == -(-11_328 * 10**9 // 8192)
     far = mixed.samples - 50 * BLOCK
     sources, ordinals = mixed.assign(np.arange(far, mixed.samples))
     consumed = mixed.consumed(far)
@@ -326,11 +328,14 @@ def test_tokens_in_three_digits(tokens: int, text: str) -> None:
 
 
 def test_the_recipes_say_what_the_report_says() -> None:
-    stable, first, second = read(RECIPES / "dots1.yaml").segments
-    assert [(s.name, s.end) for s in (stable, first, second)] == [
+    recipe = read(RECIPES / "dots1.yaml")
+    stable, first, second, stage = recipe.segments
+    check_mixture(load_job("dots1").curriculum, [(segment.name, segment.end) for segment in recipe.segments])
+    assert [(s.name, s.end) for s in (stable, first, second, stage)] == [
         ("stable", 10 * 10**12),
         ("anneal-1", 11 * 10**12),
         ("anneal-2", 11_200 * 10**9),
+        ("long-context", 11_328 * 10**9),
     ]
     for segment in (stable, first, second):
         assert sum(segment.weights.values()) == 100, "per cent"
@@ -342,15 +347,13 @@ def test_the_recipes_say_what_the_report_says() -> None:
     for name in ("code", "mathematics", "reasoning"):
         assert stable.weights[name] < first.weights[name] < second.weights[name]
 
-    long = read(RECIPES / "dots1-32k.yaml")
-    (stage,) = long.segments
-    assert stage.end == 128 * 10**9 and sum(stage.weights.values()) == 100
+    assert sum(stage.weights.values()) == 100
     assert sum(weight for name, weight in stage.weights.items() if name.endswith("-long")) == 50
     for name, weight in second.weights.items():
         assert stage.weights[name] == weight / 2, "the other half is the last annealing mixture"
-    assert long.untie is not None and long.untie.backtrace is not None
-    assert (long.untie.probability, long.untie.chunks, long.untie.keep_order) == (0.8, (2, 3), True)
-    assert max(long.untie.ids) < 152_064 and len(long.untie.backtrace.letters) == 62
+    assert recipe.untie is not None and recipe.untie.backtrace is not None
+    assert (recipe.untie.probability, recipe.untie.chunks, recipe.untie.keep_order) == (0.8, (2, 3), True)
+    assert max(recipe.untie.ids) < 152_064 and len(recipe.untie.backtrace.letters) == 62
 
 
 def test_the_recipes_mix() -> None:

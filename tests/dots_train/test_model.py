@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dots_data.typed_yaml import build
 from dots_train.config import Job, ModelConfig, preset
-from dots_train.model.attention import Attention, document_mask, rotary
+from dots_train.model import dots1
+from dots_train.model.attention import Attention, Documents, attend, document_mask, documents, rotary
 from dots_train.model.dots1 import Dots1, Tally, parameters
 from dots_train.model.moe import MoE, Router, balance_loss
 from dots_train.model.recompute import recompute
@@ -81,14 +88,86 @@ def test_a_packed_document_equals_the_document_alone(tiny: ModelConfig) -> None:
     torch.testing.assert_close(packed, alone, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("rows", [1, 7, 47, 48])
+def test_a_loss_in_slices_is_the_whole_loss(tiny: ModelConfig, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    """To the last bits, with the same gradients, and never more logits than are allowed."""
+    tokens, position, document = inputs(tiny, [7, 15])
+    targets = tokens.roll(-1)
+    targets[0, 3:6] = -100
+    expected = make(tiny)
+    logits_BSV = expected(tokens, position, document)
+    loss = cross_entropy(logits_BSV.flatten(0, 1), targets.flatten(), reduction="sum")
+    loss.backward()
+
+    most = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal most
+            result = func(*args, **(kwargs or {}))
+            if func is torch.ops.aten._log_softmax.default:
+                most = max(most, len(result))
+            return result
+
+    monkeypatch.setattr(dots1, "LOGITS_AT_ONCE", rows * tiny.vocab_size)
+    model = make(tiny)
+    with Watch():
+        found = model(tokens, position, document, targets)
+        found.backward()
+    torch.testing.assert_close(found, loss, rtol=1e-6, atol=0)
+    for (name, mine), one in zip(model.named_parameters(), expected.parameters(), strict=True):
+        assert mine.grad is not None and one.grad is not None
+        assert float((mine.grad - one.grad).norm() / one.grad.norm()) < 1e-6, name
+    assert most == min(rows, tokens.numel())
+
+
 def test_the_future_is_not_seen(tiny: ModelConfig) -> None:
     model = make(tiny)
     tokens, position, document = inputs(tiny, [])
-    assert document_mask(document) is None, "one document: causality is enough"
+    assert document_mask(document, document.device) is None, "one document: causality is enough"
     changed = tokens.clone()
     changed[:, 10:] = (changed[:, 10:] + 1) % tiny.vocab_size
     before, after = (model(t, position, document) for t in (tokens, changed))
     torch.testing.assert_close(before[:, :10], after[:, :10])
+
+
+@given(st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=5), min_size=1, max_size=4), st.integers(0, 9))
+@settings(max_examples=30)
+def test_borders_of_documents_say_what_the_mask_says(lengths: list[list[int]], seed: int) -> None:
+    """Attention within each pair of borders, causal, equals masked attention over the windows."""
+    size = max(sum(window) for window in lengths)
+    numbers = [torch.repeat_interleave(torch.arange(len(w) + 1), torch.tensor([*w, size - sum(w)])) for w in lengths]
+    document_BS = torch.stack(numbers)
+    borders = documents(document_BS, document_BS.device)
+    spans = list(pairwise(borders.start_N.tolist()))
+    assert borders.start_N.dtype == torch.int32 and borders.longest == max(end - start for start, end in spans)
+    torch.manual_seed(seed)
+    q, k, v = torch.randn(3, len(lengths), size, 2, 8)
+    masked = attend(q, k, v, document_mask(document_BS, q.device))
+    parts = [[x.flatten(0, 1)[start:end][None] for x in (q, k, v)] for start, end in spans]
+    alone = torch.cat([attend(*part, None)[0] for part in parts])
+    torch.testing.assert_close(alone.view_as(masked), masked, rtol=1e-5, atol=1e-5)
+
+
+def test_documents_go_to_flash_attention() -> None:
+    """Without a GPU: which kernels are called, and the shapes and types that they take and give."""
+    called: list[str] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            called.append(func.name())
+            return func(*args, **(kwargs or {}))
+
+    with torch.device("meta"), Watch():
+        q, k, v = (torch.empty(2, 24, 4, 16, dtype=torch.bfloat16, requires_grad=True) for _ in "qkv")
+        y_BSHK = attend(q, k, v, Documents(torch.empty(6, dtype=torch.int32), 16))
+        y_BSHK.sum().backward()
+    assert (y_BSHK.shape, y_BSHK.dtype) == (q.shape, torch.bfloat16)
+    assert all(x.grad is not None and x.grad.shape == x.shape for x in (q, k, v))
+    assert [name for name in called if "varlen" in name] == [
+        "torch_attn::_varlen_attn",
+        "torch_attn::_varlen_attn_backward",
+    ]
 
 
 def test_attention_normalises_before_it_rotates() -> None:

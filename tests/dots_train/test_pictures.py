@@ -9,7 +9,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dots_train.health import Loads, write_loads
@@ -140,6 +140,7 @@ def test_the_released_models_map_is_not_too_large_to_open() -> None:
 
 
 @given(st.floats(-1e6, 1e6), st.floats(0, 1e6))
+@example(0.0, 5e-324)
 def test_ticks_are_round_and_hold_the_range(low: float, size: float) -> None:
     ticks = _ticks(low, low + size)
     assert 2 <= len(ticks) <= 12

@@ -42,7 +42,7 @@ curriculum:
   warmup_steps: 2
   phases:
     - {{until: 4K, learning_rate: 0.01, batch: 256}}
-    - {{until: 6K, learning_rate: 0.001, batch: 256, name: anneal}}
+    - {{until: 6K, learning_rate: 0.001, batch: 256, name: long, sequence_length: 128, rope_theta: 20000}}
 checkpoint: {{every_steps: 6}}
 tensorboard: false
 """
@@ -118,7 +118,8 @@ def test_what_an_export_holds(exported: Path, run: Path) -> None:
     config = json.loads((exported / "config.json").read_text())
     eos = json.loads((exported / "generation_config.json").read_text())["eos_token_id"]
     assert config["eos_token_id"] == eos == 297
-    assert (config["vocab_size"], config["max_position_embeddings"], config["dtype"]) == (300, 64, "float32")
+    assert (config["vocab_size"], config["dtype"]) == (300, "float32")
+    assert (config["max_position_embeddings"], config["rope_theta"]) == (128, 20_000), "those of the last phase"
     newest, weights = open_weights(run / "checkpoints" / "step-24"), HuggingFace(exported)
     assert all(torch.equal(weights.read(name), newest.read(name)) for name in shapes(weights.config))
 
@@ -132,7 +133,7 @@ def test_the_card_tells_the_run(exported: Path, run: Path) -> None:
         f"`{manifest.id}`: {manifest.tokens:,} tokens of {len(TEXTS)} documents",
         "| `web_2024` | 45 |",
         "trained on 6,144 tokens (step 24)",
-        "| stable | 4K | 0.01 | 256 |\n| anneal | 6K | 0.001 | 256 |",
+        "| stable | 4K | 0.01 | 256 | 64 |\n| long | 6K | 0.001 | 256 | 128 |",
         f"the mean of the last 10 steps is {sum(losses[-10:]) / 10:.4f}",
         f"| 24 | 6,144 | {losses[-1]:.4f} |",
         "| 1 | 256 |",
@@ -153,6 +154,10 @@ def test_an_earlier_checkpoint_in_bfloat16(run: Path, tmp_path: Path, capsys: py
     saved = open_weights(run / "checkpoints" / "step-12").read(name)
     assert torch.equal(HuggingFace(out).read(name), saved.bfloat16())
     assert len(list(out.glob("*.safetensors"))) > 3
+    config = json.loads((out / "config.json").read_text())
+    assert (config["max_position_embeddings"], config["rope_theta"]) == (64, 10_000), (
+        "the long windows were still to come"
+    )
     card = (out / "README.md").read_text()
     assert "<b>" not in card and "| 12 | 3,072 |" in card and "| 13 |" not in card
 
@@ -178,7 +183,7 @@ def test_transformers_reads_text_as_the_shards_do(exported: Path, run: Path) -> 
     assert (theirs.eos_token_id, theirs.pad_token_id, theirs.bos_token_id) == (297, 297, None)
     assert theirs("<|im_end|>").input_ids == [299], "a special token is one here"
     assert theirs("<|im_end|>", split_special_tokens=True).input_ids == ours.encode(["<|im_end|>"])[0].tolist()
-    assert theirs.model_max_length == 64 and set(theirs("The")) == {"input_ids", "attention_mask"}
+    assert theirs.model_max_length == 128 and set(theirs("The")) == {"input_ids", "attention_mask"}
     model = AutoModelForCausalLM.from_pretrained(exported, dtype="auto")
     assert type(model).__name__ == "Dots1ForCausalLM" and model.dtype == torch.float32
     said = theirs.decode(model.generate(**theirs("The", return_tensors="pt"), max_new_tokens=8)[0])
