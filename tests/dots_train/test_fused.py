@@ -35,7 +35,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 
 def test_in_the_interpreter() -> None:
-    done = run("-m", "pytest", "-q", "-x", str(HERE / "fused_cases.py"), TRITON_INTERPRET="1")
+    done = run("-m", "pytest", "-x", str(HERE / "fused_cases.py"), TRITON_INTERPRET="1")
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert " passed" in done.stdout
     assert "skipped" not in done.stdout
