@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from dots_train.experts import ExpertWeights, Routing, compute_dtype, kernels, late
+from dots_train.experts import ExpertWeights, Routing, compute_dtype, kernels, late, reference
 from dots_train.experts.plan import Blocks, make_blocks
 from dots_train.experts.tiles import Tile, Tiles, tiles_for
 
@@ -35,13 +35,16 @@ def experts(x_TD: Tensor, routing: Routing, weights: ExpertWeights, tiles: Tiles
     """y[t] = sum over k of weight[t, k] * expert[id[t, k]](x[t]), each expert a SwiGLU network.
 
     Under autocast the products run in its type and the sum over k in float32. Gradients of float32 weights are summed
-    and returned in float32. `tiles` are those of the table by default.
+    and returned in float32. Products of float32 on a GPU are the reference's: the tiles are made for half as many
+    bytes. `tiles` are those of the table by default.
 
     Raises:
         RuntimeError: the tensors are on no GPU, and Triton does not interpret.
     """
     if not (x_TD.is_cuda or INTERPRETED):
         raise RuntimeError(f"the fused experts run on a GPU, but their input is on {x_TD.device}")
+    if compute_dtype(x_TD).itemsize > 2 and not INTERPRETED:
+        return reference.experts(x_TD, routing, weights)
     chosen = tiles or tiles_for(weights.down_EDF.shape[0], routing.ids_TK.numel())
     y_TD: Tensor = _Experts.apply(x_TD, routing.weights_TK, *weights, routing.ids_TK, chosen)  # type: ignore[no-untyped-call]
     return y_TD
