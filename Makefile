@@ -3,8 +3,8 @@ PYTHON_RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo crawl-clean tokenize pretrain test check export-readers bench bench-dedup bench-extraction
-.PHONY: bench-graph bench-kills bench-loader bench-overlap bench-rules bench-savings bench-tokenize bench-urls clean
-.PHONY: plan-schedules
+.PHONY: bench-experts bench-graph bench-kills bench-loader bench-overlap bench-rules bench-savings bench-tokenize
+.PHONY: bench-urls clean plan-schedules
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -48,6 +48,9 @@ PEER_OF_EXTRACTION := 'datatrove[io]==0.10.1' 'trafilatura<1.12' warcio faust-cc
 bench-extraction: setup ## the extractors side by side: quality on held-out sites, pages a CPU second
 	-@infra/peer.sh datatrove-extraction $(PEER_OF_EXTRACTION)
 	@$(PYTHON_RUN) -m benchmarks.extraction
+
+bench-experts: setup ## the experts' products and layer beside grouped_mm and cuBLAS; without a GPU their errors alone
+	@$(PYTHON_RUN) -m benchmarks.experts
 
 bench-graph: setup ## components and survivors of 10 million edges, killed twice: right, and how much memory
 	@$(PYTHON_RUN) -m benchmarks.graph $(if $(EDGES),--edges $(EDGES))

@@ -242,8 +242,8 @@ class Job:
     activation_checkpointing: bool = False
     """Keep of each layer its input, the routing and what the all-to-all brought, and compute the rest again."""
     layout: Layout = field(default_factory=Layout)
-    experts: str = "reference"
-    """Backend of the expert products, see dots_train.experts."""
+    experts: str = "auto"
+    """Backend of the expert products: reference, fused (GPUs from Hopper on), or auto, which takes fused on those."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     balance: BalanceConfig = field(default_factory=BalanceConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)

@@ -29,7 +29,7 @@ from dots_train.config import Job, check_layout, differences, identity
 from dots_train.cost import all_to_all_bytes
 from dots_train.curriculum import Stage
 from dots_train.evaluation import Evaluation
-from dots_train.experts import backend
+from dots_train.experts import choose
 from dots_train.guards import FirstNotFinite, first_gradient
 from dots_train.health import RoutingState, SpikeState, watch_routing, watch_spikes
 from dots_train.metrics import Metrics, Record, Timing, model_flops_utilisation
@@ -85,6 +85,7 @@ class Trainer:
         self.reader, self.readers, self.at_length = reader, {job.sequence_length: reader}, at_length
         self.output = Path(job.output)
         self.device = _prepare_torch(self.job)
+        self.job = _with_experts(self.job, self.device)
         self.ranks = mesh.connect(job.layout, self.device)
         self.log = log if self.ranks.rank == 0 else _say_nothing
         self.identity = {**identity(self.job), "manifest": reader.id}
@@ -457,12 +458,16 @@ def _with_vocabulary(job: Job, reader: Reader) -> Job:
     return dataclasses.replace(job, model=dataclasses.replace(job.model, vocab_size=size))
 
 
-def _prepare_torch(job: Job) -> torch.device:
-    """Threads and determinism for the whole process. Raises ConfigError for what this machine does not have."""
+def _with_experts(job: Job, device: torch.device) -> Job:
+    """With the backend by its own name: a run that goes on elsewhere must see where that differs."""
     try:
-        backend(job.experts)
+        return dataclasses.replace(job, experts=choose(job.experts, device))
     except ValueError as error:
         raise ConfigError(f"experts: {error}") from error
+
+
+def _prepare_torch(job: Job) -> torch.device:
+    """Threads and determinism for the whole process. Raises ConfigError for what this machine does not have."""
     device = torch.device(job.device)
     if device.type == "cuda":
         if not torch.cuda.is_available():

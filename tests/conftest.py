@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LONG = (
     "pipelines/test_crawl_clean.py",
     "dots_train/test_layouts.py",
+    "dots_train/test_fused.py",
     "test_graph_benchmark.py",
     "pipelines/test_index.py",
     "pipelines/test_pretrain_processes.py",

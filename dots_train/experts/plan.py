@@ -20,12 +20,45 @@ class Plan(NamedTuple):
     """int32; the rows of expert e end here and begin where those of expert e-1 end."""
 
 
+class Blocks(NamedTuple):
+    """The rows of a plan laid out in blocks of equal size, each of one expert: what an expert leaves of its last block
+    is filled up. There are P rows in B blocks, as many as any routing of so many slots could need."""
+
+    slot_P: Tensor
+    """int32: row p holds slot slot_P[p], or none (-1)."""
+    row_TK: Tensor
+    """int32: choice k of token t lies in row row_TK[t, k]."""
+    expert_B: Tensor
+    """int32: the expert of each block; for blocks that are not used one more than the last expert."""
+    edge_X: Tensor
+    """int32 [E + 1]: the blocks of expert e go from edge_X[e] to edge_X[e + 1]."""
+
+
 def make_plan(ids_TK: Tensor, experts: int) -> Plan:
     """Sort the slots by expert, on the tensor's own device and without waiting for it."""
     ids_R = ids_TK.reshape(-1)
     slot_R = torch.argsort(ids_R, stable=True)
     row_R = torch.empty_like(slot_R).scatter_(0, slot_R, torch.arange(slot_R.numel(), device=slot_R.device))
     return Plan(slot_R, row_R, count(ids_TK, experts).cumsum(0, dtype=torch.int32))
+
+
+def make_blocks(ids_TK: Tensor, experts: int, block: int) -> Blocks:
+    """Sort the slots by expert into blocks of `block` rows, on the tensor's own device and without waiting for it."""
+    slots, device = ids_TK.numel(), ids_TK.device
+    # At least one, since a launch and a descriptor of nothing are errors.
+    most = max(1, (slots + min(slots, experts) * (block - 1)) // block)
+    plan = make_plan(ids_TK, experts)
+    none = plan.end_E.new_zeros(1)
+    begin_E = torch.cat([none, plan.end_E[:-1]])
+    blocks_E = (plan.end_E - begin_E + block - 1) // block
+    edge_X = torch.cat([none, blocks_E.cumsum(0, dtype=torch.int32)])
+    expert_B = torch.searchsorted(edge_X[1:], torch.arange(most, dtype=torch.int32, device=device), right=True)
+
+    shift_E = edge_X[:-1] * block - begin_E
+    row_R = plan.row_R + shift_E.index_select(0, ids_TK.reshape(-1))
+    slot_R = torch.arange(slots, dtype=torch.int32, device=device)
+    slot_P = torch.full((most * block,), -1, dtype=torch.int32, device=device).scatter_(0, row_R, slot_R)
+    return Blocks(slot_P, row_R.int().view_as(ids_TK), expert_B.int(), edge_X)
 
 
 def count(ids_TK: Tensor, experts: int) -> Tensor:

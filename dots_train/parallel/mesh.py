@@ -24,6 +24,7 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from dots_train.config import Job, Layout, ModelConfig
 from dots_train.cost import stage_layers
+from dots_train.experts import choose
 from dots_train.model.dots1 import Dots1, Layer, initial
 from dots_train.model.moe import MoE
 from dots_train.parallel.dispatch import dispatched, held_here
@@ -165,8 +166,9 @@ def world_size() -> int:
 def make_parts(job: Job, ranks: Ranks, device: torch.device) -> list[Dots1]:
     """This rank's parts of the model, sharded, with their first weights: one, or `vpp` of a pipeline."""
     held = stage_layers(job.model, job.sequence_length, job.layout.stages)
+    experts = choose(job.experts, device)
     with torch.device("meta"):
-        parts = [Dots1(job.model, job.experts, held[n]) for n in range(ranks.stage, len(held), job.layout.pp)]
+        parts = [Dots1(job.model, experts, held[n]) for n in range(ranks.stage, len(held), job.layout.pp)]
     for part in parts:
         if ranks.mesh is not None:
             shard(part, ranks, job.precision)

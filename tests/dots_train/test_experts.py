@@ -16,7 +16,7 @@ from torch.nn.functional import silu
 
 from dots_train.experts import ExpertWeights, Routing, backend
 from dots_train.experts.late import LateGradients, put_off
-from dots_train.experts.plan import count, make_plan
+from dots_train.experts.plan import count, make_blocks, make_plan
 
 ROOT = Path(__file__).resolve().parents[2]
 HIDDEN, WIDTH = 16, 24
@@ -118,8 +118,30 @@ def test_plan_sorts_stably_and_inverts(tokens: int, experts: int, top_k: int, se
     assert torch.equal(count(ids_TK, experts), torch.bincount(flat, minlength=experts))
 
 
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(0, 40), st.integers(1, 12), st.integers(1, 6), st.sampled_from([1, 2, 16, 128]), st.integers(0, 2**31)
+)
+def test_blocks_hold_one_expert_each(tokens: int, experts: int, top_k: int, block: int, seed: int) -> None:
+    ids_TK = torch.randint(experts, (tokens, top_k), generator=torch.Generator().manual_seed(seed))
+    plan = make_blocks(ids_TK, experts, block)
+    flat, used = ids_TK.flatten(), int(plan.edge_X[-1])
+    assert len(plan.slot_P) == len(plan.expert_B) * block
+    assert len(plan.expert_B) <= max(1, flat.numel() // block + experts)
+    assert torch.equal(plan.slot_P[plan.row_TK.flatten()], torch.arange(flat.numel(), dtype=torch.int32))
+    assert (plan.slot_P >= 0).sum() == flat.numel()
+    assert torch.equal(plan.expert_B[plan.row_TK.flatten() // block].long(), flat)
+    assert (plan.expert_B[used:] == experts).all()
+    counts = torch.bincount(flat, minlength=experts)
+    assert torch.equal(plan.edge_X.diff().long(), (counts + block - 1) // block)
+    # Within an expert by token, and what is filled up comes last.
+    assert torch.equal(plan.slot_P[plan.slot_P >= 0].long(), make_plan(ids_TK, experts).slot_R)
+    filled_BM = plan.slot_P.view(-1, block) < 0
+    assert (filled_BM.int().diff(dim=1) >= 0).all()
+
+
 def test_an_unknown_backend_is_named() -> None:
-    with pytest.raises(ValueError, match="unknown expert backend 'fusd'; there are reference"):
+    with pytest.raises(ValueError, match="unknown expert backend 'fusd'; there are fused, reference"):
         backend("fusd")
 
 

@@ -189,7 +189,7 @@ def test_a_bar_on_a_terminal(job: Path, tmp_path: Path, monkeypatch: pytest.Monk
         (["--set", "modl.layers=3"], "unknown key 'modl'; did you mean 'model'?"),
         (["--set", "sequence_length=99999"], "one window of 99999 tokens needs 100000"),
         (["--set", "model.vocab_size=9"], "model.vocab_size is 9, but the shards were made with"),
-        (["--set", "experts=fusd"], "unknown expert backend 'fusd'; there are reference"),
+        (["--set", "experts=fusd"], "unknown expert backend 'fusd'; there are auto, fused, reference"),
         (["--scale", "2"], "scale must be over 0 and at most 1, found 2.0"),
         (["--set", "device=nonsense"], "device: 'nonsense' is not one of 'cpu', 'cuda'"),
         (["--set", "seed=1", "--output", "UNBROKEN"], "seed is 0 there, 1 here"),
