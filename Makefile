@@ -3,7 +3,8 @@ PYTHON_RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo crawl-clean tokenize pretrain test check export-readers bench bench-dedup bench-extraction
-.PHONY: bench-experts bench-graph bench-kills bench-loader bench-rules bench-savings bench-tokenize bench-urls clean
+.PHONY: bench-experts bench-graph bench-kills bench-loader bench-overlap bench-rules bench-savings bench-tokenize
+.PHONY: bench-urls clean plan-schedules
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -63,6 +64,12 @@ bench-loader: setup ## random windows beside other loaders, and opening 10,000 s
 	-@infra/peer.sh litdata litdata==0.2.76
 	-@infra/peer.sh streaming mosaicml-streaming==0.13.0
 	@$(PYTHON_RUN) -m benchmarks.loader $(if $(TOKENS),--tokens $(TOKENS))
+
+bench-overlap: setup ## the experts' all-to-all beside computation, next to plain schedules: a step on a slow wire
+	@$(PYTHON_RUN) -m benchmarks.overlap
+
+plan-schedules: setup ## pipelines of the released model on paper -> docs/overlap.md
+	@$(PYTHON_RUN) -m benchmarks.schedules
 
 bench: setup ## side-by-side measurements -> benchmarks/results/
 	@$(PYTHON_RUN) -m benchmarks

@@ -219,9 +219,13 @@ on the fullest rank by part, bytes of the expert all-to-all, GPU hours a trillio
   dots plan                                                       jobs/pretrain.yaml on one GPU
   dots plan dots1 --layout pp=8,dp_shard=64,ep=16 --gpu H800      the released model
   dots plan dots1 --scale 1e-4                                    its recipe for a ten-thousandth of the tokens
+  dots plan dots1 --layout pp=8,vpp=2,dp_shard=64,ep=16,schedule=overlapped --schedule pipeline.svg
+                                                                  its pipeline: checked, compared, drawn
 
 The layout is that of the job but for what --layout changes: pp pipeline ranks of vpp model chunks each, dp_replicate
 copies of dp_shard sharded ranks, of which ep divide the experts; on their product of GPUs.
+--schedule plays a step of the pipeline under every schedule that fits the layout: how long it takes, for how much of it
+ranks are empty or wait for the experts' all-to-all, what they hold. The overlapped one is checked before.
 Exit codes: 0 answered, 2 the job, the layout or an option cannot be meant (a layout that does not divide says why).
 """
 
@@ -243,6 +247,8 @@ def plan(options: argparse.Namespace) -> int:
     known = GPUS[options.gpu]
     card = Gpu(options.teraflops or known.teraflops, options.gigabytes or known.gigabytes)
     made = make_plan(job, job.layout, card, options.mfu, options.checkpointing)
+    if options.schedule is not None:
+        return _plan_schedule(made, options)
     if options.json:
         print(json.dumps(as_mapping(made), indent=1))
         return 0
@@ -251,6 +257,21 @@ def plan(options: argparse.Namespace) -> int:
         console.table(shown.title, shown.columns, shown.rows, left)
         console.console.print()
     for sentence in sentences(made):
+        console.console.print(console.safe(sentence))
+    return 0
+
+
+def _plan_schedule(made: Any, options: argparse.Namespace) -> int:
+    """Print, and draw, the pipeline of a plan (dots_train.plan.Plan)."""
+    from dots_train import schedule_plan
+
+    assumed = schedule_plan.Assumed(options.efficiency, options.wire)
+    played = schedule_plan.play(made, assumed)
+    if options.schedule:
+        schedule_plan.draw(made, played, Path(options.schedule))
+    shown = schedule_plan.table(made, played)
+    console.table(shown.title, shown.columns, shown.rows, 1)
+    for sentence in schedule_plan.sentences(made, assumed, played):
         console.console.print(console.safe(sentence))
     return 0
 
@@ -343,7 +364,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "job", nargs="?", default="jobs/pretrain.yaml", help="job file or preset (default: %(default)s)"
     )
-    command.add_argument("--layout", default="", metavar="KEY=N,...", help="pp, vpp, dp_replicate, dp_shard, ep")
+    command.add_argument(
+        "--layout", default="", metavar="KEY=N,...", help="pp, vpp, dp_replicate, dp_shard, ep, schedule"
+    )
     command.add_argument("--gpu", default="H800", metavar="NAME", help="its peak and memory (default: %(default)s)")
     command.add_argument("--teraflops", type=float, help="dense bfloat16 peak, instead of the GPU's")
     command.add_argument("--gigabytes", type=float, help="memory of a GPU, instead of the GPU's")
@@ -352,6 +375,19 @@ def parser() -> argparse.ArgumentParser:
         "--checkpointing",
         choices=("off", "selective", "full"),
         help="activations computed again: none, all but the experts' exchange, all (default: as the job says)",
+    )
+    command.add_argument(
+        "--schedule",
+        nargs="?",
+        const="",
+        metavar="FILE.svg",
+        help="the pipeline instead: its schedules compared, and drawn into the file",
+    )
+    command.add_argument(
+        "--efficiency", type=float, default=0.45, help="with --schedule: share of the peak (default: %(default)s)"
+    )
+    command.add_argument(
+        "--wire", type=float, default=50, metavar="GB/S", help="with --schedule: all-to-all (default: %(default)s)"
     )
     command.add_argument("--scale", type=float, metavar="F", help="shrink the curriculum to F times its tokens")
     command.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="change a value of the job")

@@ -164,12 +164,20 @@ class Layout:
     """Ranks that divide a copy's weights and optimizer among them (FSDP)."""
     ep: int = 1
     """Ranks of dp_shard that divide the experts of a layer among them."""
+    schedule: Literal["1f1b", "overlapped"] = "1f1b"
+    """overlapped: the experts' all-to-all runs beside the computation of another micro-batch. Changes no number."""
 
     def __post_init__(self) -> None:
         for name in ("pp", "vpp", "dp_replicate", "dp_shard", "ep"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1, found {getattr(self, name)}")
         _require(self.dp_shard % self.ep == 0, f"ep is {self.ep}, which does not divide dp_shard ({self.dp_shard})")
         _require(self.pp > 1 or self.vpp == 1, f"vpp is {self.vpp}, but there is no pipeline: pp is 1")
+        if self.schedule == "overlapped":
+            _require(
+                self.pp == 1 or self.vpp > 1,
+                f"schedule is overlapped, which needs several parts on each of the pp {self.pp} ranks of the pipeline: "
+                "set vpp to 2 or more",
+            )
 
     @property
     def world(self) -> int:
@@ -350,6 +358,10 @@ def _check_ranks(model: ModelConfig, layout: Layout, world: int) -> None:
         f"ep is {layout.ep}, but the model has no layer with experts (dense_layers is {model.dense_layers})",
     )
     _require(
+        layout.schedule != "overlapped" or layout.ep > 1,
+        "schedule is overlapped, which hides the experts' all-to-all, but there is none: ep is 1; leave schedule out",
+    )
+    _require(
         layout.stages <= model.layers,
         f"the model's {model.layers} layers do not divide among pp {layout.pp} x vpp {layout.vpp} = {layout.stages} "
         "stages; each needs at least one",
@@ -359,13 +371,19 @@ def _check_ranks(model: ModelConfig, layout: Layout, world: int) -> None:
 def _check_batch(job: Job, layout: Layout, span: Span) -> None:
     """Whether every rank gets as much as the others, and the pipeline schedule enough equal micro-batches."""
     where = f"phase {span.phase.name!r}: the batch of {span.sequences:,} sequences"
-    unit = layout.dp * job.micro_batch if layout.pp > 1 else layout.dp
+    whole_ones = layout.pp > 1 or layout.schedule == "overlapped"
+    unit = layout.dp * (job.micro_batch if whole_ones else 1)
     whole = math.lcm(unit * (layout.pp if layout.vpp > 1 else 1), job.curriculum.batch_multiple)
     do = f"set curriculum.batch_multiple to {whole}"
-    asked = f"{layout.dp} data-parallel ranks" + (f" in micro-batches of {job.micro_batch}" if layout.pp > 1 else "")
+    asked = f"{layout.dp} data-parallel ranks" + (f" in micro-batches of {job.micro_batch}" if whole_ones else "")
     _require(span.sequences % unit == 0, f"{where} does not divide among {asked}; {do}")
     count = span.sequences // unit
     if layout.pp == 1:
+        _require(
+            layout.schedule != "overlapped" or count >= 2,
+            f"{where} gives each rank {count} micro-batch, and schedule overlapped needs two to run together; "
+            "take a larger batch, smaller micro-batches or fewer data-parallel ranks",
+        )
         return
     _require(
         count >= layout.pp,

@@ -219,7 +219,7 @@ def memory(job: Job, layout: Layout, span: Span, pp_rank: int, checkpointing: Ch
     others = sum(size.total - size.experts for size in sizes) + ends
     sharded = (experts + others) / layout.dp_shard
     here = experts / layout.ep + others  # once gathered
-    stays = layout.pp > 1 or layout.dp_shard == 1
+    stays = layout.pp > 1 or layout.schedule == "overlapped" or layout.dp_shard == 1
     layer = max(_layer_here(m, n, layout) for layers in stages for n in layers)
     copies = 0.0 if width == FLOAT32 and layout.dp_shard == 1 else width * (here if stays else 2 * layer + ends)
     tokens = job.micro_batch * span.sequence_length
@@ -227,7 +227,7 @@ def memory(job: Job, layout: Layout, span: Span, pp_rank: int, checkpointing: Ch
     whole = layout.pp > 1 or micro_batches > 1
     unsharded = 0.0 if layout.dp_shard == 1 else FLOAT32 * (here if whole else layer + ends)
     alive = in_flight(layout, pp_rank, micro_batches)
-    kept = max(sum(_kept(m, layout, n, tokens, width, checkpointing) for n in layers) for layers in stages)
+    most = max(sum(kept(m, layout, n, tokens, width, checkpointing) for n in layers) for layers in stages)
     largest = max(activations(m, n, tokens, width) for layers in stages for n in layers)
     logits = min(tokens * m.vocab_size, LOGITS_AT_ONCE) * logit_bytes(width) if last else 0.0
     rows = tokens * m.experts_per_token * m.hidden_size * width
@@ -247,7 +247,7 @@ def memory(job: Job, layout: Layout, span: Span, pp_rank: int, checkpointing: Ch
         Memory("gradients, float32", FLOAT32 * sharded, by_stage, shard, of_shards),
         Memory("gradients before reduction", unsharded, by_stage, "-" if whole else "all but a layer", of_experts),
         Memory(f"compute copies, {job.precision}", copies, by_stage, gathered, of_experts),
-        Memory("activations kept", alive * kept, depth, own, rows_move),
+        Memory("activations kept", alive * most, depth, own, rows_move),
         Memory("one layer computed again", largest if checkpointing != "off" else 0.0, "-", own, rows_move),
         Memory("logits and loss", logits, "last rank alone" if layout.pp > 1 else "-", own, "-"),
         Memory("all-to-all buffers", buffers, "-", own, "rows sent and received" if layout.ep > 1 else "-"),
@@ -262,7 +262,8 @@ def _layer_here(model: ModelConfig, layer: int, layout: Layout) -> float:
 def in_flight(layout: Layout, pp_rank: int, micro_batches: int) -> int:
     """Chunks whose activations a pipeline rank holds at most: the schedule's warm-up and the one in work.
 
-    1F1B and interleaved 1F1B of torch.distributed.pipelining (vpp chunks a rank, rounds of pp micro-batches).
+    1F1B and interleaved 1F1B of torch.distributed.pipelining (vpp chunks a rank, rounds of pp micro-batches). The
+    overlapped schedule warms up one longer, and of a pair the one takes layer by layer what the other lets go.
     """
     if layout.vpp == 1:
         return min(micro_batches, layout.pp - pp_rank)
@@ -290,7 +291,7 @@ def activations(model: ModelConfig, layer: int, tokens: int, width: int) -> floa
     return float(tokens * (width * (attention + 2 * m.hidden_size + rows + shared) + lines + router))
 
 
-def _kept(
+def kept(
     model: ModelConfig, layout: Layout, layer: int, tokens: int, width: int, checkpointing: Checkpointing
 ) -> float:
     """Bytes of one layer and micro-batch until its backward pass."""

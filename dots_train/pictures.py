@@ -67,11 +67,11 @@ def curves(records: Sequence[dict[str, Any]], name: str = "") -> str:
         ),
     ]
     most = max(float(record["tokens"]) for record in records)
-    body = [_text(_LEFT, 22, f"{name}: {len(records):,} steps, {_short(most)} tokens", size=14)]
+    body = [label(_LEFT, 22, f"{name}: {len(records):,} steps, {_short(most)} tokens", size=14)]
     for number, (key, title) in enumerate(panels):
         top = _TOP + number * (_PANEL + _GAP)
         body += _panel(top, title, _points(records, key), most, _borders(records), named=number == 0)
-    return _svg(_WIDTH, _TOP + len(panels) * (_PANEL + _GAP), body)
+    return svg(_WIDTH, _TOP + len(panels) * (_PANEL + _GAP), body)
 
 
 def _points(records: Sequence[dict[str, Any]], key: str) -> list[Point]:
@@ -107,10 +107,10 @@ def _panel(
     top: int, title: str, points: list[Point], most: float, borders: list[tuple[float, str]], named: bool
 ) -> Iterator[str]:
     right, bottom = _WIDTH - 20, top + _PANEL
-    yield _text(_LEFT, top - 6, title, weight="bold")
+    yield label(_LEFT, top - 6, title, weight="bold")
     yield f'<rect x="{_LEFT}" y="{top}" width="{right - _LEFT}" height="{_PANEL}" fill="none" stroke="#999"/>'
     if not points:
-        yield _text(_LEFT + 10, top + 20, "no number of this kind")
+        yield label(_LEFT + 10, top + 20, "no number of this kind")
         return
     low, high = min(point.low for point in points), max(point.high for point in points)
     ticks = _ticks(low, high)
@@ -124,15 +124,15 @@ def _panel(
     for tick in ticks:
         y = bottom - (tick - low) * up
         yield f'<path d="M{_LEFT},{y:.1f}H{right}" stroke="#ddd"/>'
-        yield _text(_LEFT - 6, y + 4, f"{tick:.6g}", anchor="end")
+        yield label(_LEFT - 6, y + 4, f"{tick:.6g}", anchor="end")
     for tick in _ticks(0, most):
         if tick <= most:
-            yield _text(_LEFT + tick * across, bottom + 15, _short(tick), anchor="middle")
+            yield label(_LEFT + tick * across, bottom + 15, _short(tick), anchor="middle")
     for tokens, phase in borders:
         x = _LEFT + tokens * across
         yield f'<path d="M{x:.1f},{top}V{bottom}" stroke="#bbb" stroke-dasharray="3 3"/>'
         if named:
-            yield _text(x + 4, top + 13, phase, colour="#777")
+            yield label(x + 4, top + 13, phase, colour="#777")
     band = [place(p.x, p.high) for p in points] + [place(p.x, p.low) for p in reversed(points)]
     yield f'<polygon points="{" ".join(band)}" fill="#9ecae1" stroke="#9ecae1" stroke-width="0.5"/>'
     line = " ".join(place(p.x, p.mean) for p in points)
@@ -165,18 +165,18 @@ def load_map(loads: Loads) -> str:
     columns = min(_ROW, layers)
     width = max(40 + columns * across, 620)
     title = f"load of each expert by domain over an even load, step {loads.step:,}"
-    body = [_text(20, 20, title, size=14), *_legend(20, 32)]
+    body = [label(20, 20, title, size=14), *_legend(20, 32)]
     for layer in range(layers):
         left, top = 50 + layer % columns * across, 90 + layer // columns * down
         counts = [domain[layer] for domain in loads.counts]
         body += _layer(left, top, wide, high, f"layer {layer + loads.first_layer}", counts, loads.domains)
-    return _svg(width, 90 + -(-layers // columns) * down, body)
+    return svg(width, 90 + -(-layers // columns) * down, body)
 
 
 def _layer(
     left: int, top: int, wide: int, high: int, title: str, counts: list[list[int]], domains: Sequence[str]
 ) -> Iterator[str]:
-    yield _text(left, top - 6, title, weight="bold")
+    yield label(left, top - 6, title, weight="bold")
     cells: dict[str, list[str]] = {}
     for column, of_domain in enumerate(counts):
         even = sum(of_domain) / len(of_domain)
@@ -192,10 +192,10 @@ def _layer(
     frame = f'width="{len(counts) * wide}" height="{experts * high}" fill="none" stroke="#999"'
     yield f'<rect x="{left}" y="{top}" {frame}/>'
     for expert in range(0, experts, max(1, experts // 8)):
-        yield _text(left - 4, top + (expert + 0.5) * high + 4, str(expert), anchor="end", size=9)
+        yield label(left - 4, top + (expert + 0.5) * high + 4, str(expert), anchor="end", size=9)
     for column, domain in enumerate(domains):
-        label = domain if len(domain) <= 24 else f"{domain[:23]}…"
-        yield _text(left + (column + 0.7) * wide, top + experts * high + 10, label, anchor="end", size=10, turn=-60)
+        shown = domain if len(domain) <= 24 else f"{domain[:23]}…"
+        yield label(left + (column + 0.7) * wide, top + experts * high + 10, shown, anchor="end", size=10, turn=-60)
 
 
 def _colour(count: int, even: float) -> str:
@@ -218,13 +218,65 @@ def _legend(left: int, top: int) -> Iterator[str]:
         yield f'<rect x="{x}" y="{top}" width="26" height="12" fill="{_shade(level)}" stroke="#ccc"/>'
         if level == int(level):
             name = f"{2**level:g}x" if level >= 0 else f"1/{2**-level:g}"
-            yield _text(x + 13, top + 25, name, anchor="middle", size=10)
+            yield label(x + 13, top + 25, name, anchor="middle", size=10)
     x = left + len(_LEVELS) * 26 + 20
     yield f'<rect x="{x}" y="{top}" width="26" height="12" fill="{_NO_TOKEN}"/>'
-    yield _text(x + 32, top + 10, "no token", size=10)
+    yield label(x + 32, top + 10, "no token", size=10)
 
 
-def _text(
+class Lane(NamedTuple):
+    """What a rank of a pipeline does from `start` to `end`: one pass, or two together, each (is it forward, through
+    which of the rank's parts of the model); for `exposed` of that time it waits for all-to-alls."""
+
+    start: float
+    end: float
+    exposed: float
+    passes: tuple[tuple[bool, int], ...]
+
+
+_FORWARD = ("#c6dbef", "#9ecae1", "#6baed6", "#4292c6")
+_BACK = ("#fdd0a2", "#fdae6b", "#fd8d3c", "#f16913")
+_WAITS = "#67000d"
+
+
+def gantt(drawn: Sequence[tuple[str, Sequence[Sequence[Lane]]]]) -> str:
+    """Pipelines below each other on one axis of time: a row a rank, white where it has nothing to do.
+
+    A pair is one bar, its forward half above; the wait for all-to-alls stands at its end, wherever it was in it.
+    """
+    row, left, right = 14, 60.0, _WIDTH - 10.0
+    last = max(lane.end for _, ranks in drawn for lanes in ranks for lane in lanes)
+    across = (right - left) / last
+    legend = [(_FORWARD[1], "forward"), (_BACK[1], "backward"), (_WAITS, "waits for an all-to-all")]
+    body = [label(20, 20, "deeper colours: later parts of the model", size=11)]
+    for number, (colour, name) in enumerate(legend):
+        at = 330 + 130 * number
+        body += [f'<rect x="{at}" y="10" width="20" height="12" fill="{colour}"/>', label(at + 26, 20, name)]
+    top = 44
+    for title, ranks in drawn:
+        body.append(label(left, top, title, weight="bold"))
+        cells: dict[str, list[str]] = {}
+        for number, lanes in enumerate(ranks):
+            y = top + 6 + number * row
+            body.append(label(left - 6, y + row - 4, f"rank {number}", anchor="end", size=9))
+            for lane in lanes:
+                x, wide = left + lane.start * across, max(0.1, (lane.end - lane.start - lane.exposed) * across - 0.6)
+                high = (row - 2) / len(lane.passes)
+                for half, (ahead, part) in enumerate(lane.passes):
+                    colour = (_FORWARD if ahead else _BACK)[part % 4]
+                    cells.setdefault(colour, []).append(
+                        f"M{x:.2f},{y + half * high:.1f}h{wide:.2f}v{high:.1f}h-{wide:.2f}z"
+                    )
+                waits = lane.exposed * across
+                cells.setdefault(_WAITS, []).append(f"M{x + wide:.2f},{y}h{waits:.2f}v{row - 2}h-{waits:.2f}z")
+        body += [f'<path d="{"".join(paths)}" fill="{colour}"/>' for colour, paths in sorted(cells.items())]
+        frame = f'width="{right - left}" height="{len(ranks) * row}" fill="none" stroke="#999"'
+        body.append(f'<rect x="{left}" y="{top + 5}" {frame}/>')
+        top += len(ranks) * row + 34
+    return svg(_WIDTH, top, body)
+
+
+def label(
     x: float,
     y: float,
     text: str,
@@ -249,7 +301,7 @@ def _short(tokens: float) -> str:
     return f"{tokens:g}"
 
 
-def _svg(width: int, height: int, body: Iterable[str]) -> str:
+def svg(width: int, height: int, body: Iterable[str]) -> str:
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
         'font-family="sans-serif" shape-rendering="auto">'

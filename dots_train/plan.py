@@ -258,7 +258,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _named(layout: Layout) -> str:
-    values = ", ".join(f"{name} {value}" for name, value in asdict(layout).items() if value > 1)
+    values = ", ".join(f"{name} {value}" for name, value in asdict(layout).items() if value not in (1, "1f1b"))
     return f"{values}: {_count(layout.world, 'GPU')}" if values else "1 GPU"
 
 

@@ -249,7 +249,13 @@ class Trainer:
             part.balance_weight = self.job.balance.sequence_alpha / stage.sequences
             part.rope_theta = stage.rope_theta or self.job.model.rope_theta
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.job.precision == "bfloat16"):
-            losses_M = self.engine.run(Share.of(batch, self.device), scale)
+            try:
+                losses_M = self.engine.run(Share.of(batch, self.device), scale)
+            except Exception as error:
+                first = self.ranks.first_failure(error)
+                if first is None:
+                    raise
+                raise RuntimeError(f"step {self.step + 1}: {first}; this rank waited for it in vain") from error
         balance = torch.zeros((), dtype=torch.float64)
         for part in self.parts:
             balance += torch.as_tensor(part.tally.balance).cpu()

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 
 class LateGradients:
@@ -19,7 +20,7 @@ class LateGradients:
     passes, to the same bits as at once."""
 
     def __init__(self) -> None:
-        self.waiting: deque[tuple[Tensor, Callable[[], Tensor]]] = deque()
+        self.waiting: deque[tuple[Tensor | GradientEdge, Callable[[], Tensor]]] = deque()
 
     def run(self, at_most: int | None = None) -> None:
         """Compute that many of them (all by default) and add each to the `.grad` of its parameter."""
@@ -49,8 +50,10 @@ def queue() -> LateGradients | None:
     return _open
 
 
-def gradient(weight: Tensor, compute: Callable[[], Tensor], queue: LateGradients | None) -> Tensor | None:
-    """What a backward pass returns for `weight`, a tensor of the forward pass with its place in the graph: the
+def gradient(
+    weight: Tensor | GradientEdge, compute: Callable[[], Tensor], queue: LateGradients | None
+) -> Tensor | None:
+    """What a backward pass returns for `weight`, a tensor of the forward pass or its place in the graph: the
     gradient, or None where it comes later."""
     if queue is None:
         return compute()

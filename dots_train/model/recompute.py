@@ -24,8 +24,9 @@ from dots_train.model.dots1 import Dots1
 
 
 def _kept_operators() -> list[Any]:
-    exchange = [torch.ops.dots.all_to_all.default] if hasattr(torch.ops.dots, "all_to_all") else []
-    return [torch.ops.aten.topk.default, *exchange]
+    exchanges = ("all_to_all", "exchange_counts")
+    known = [getattr(torch.ops.dots, name).default for name in exchanges if hasattr(torch.ops.dots, name)]
+    return [torch.ops.aten.topk.default, *known]
 
 
 class _Keep(TorchDispatchMode):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -43,6 +43,8 @@ class Ranks:
 
     layout: Layout
     mesh: DeviceMesh | None = None
+    experts: dist.ProcessGroup | None = None
+    """The ranks of `ep`, for the experts' all-to-all alone."""
 
     @property
     def world(self) -> int:
@@ -68,6 +70,20 @@ class Ranks:
         """The process group of a dimension of the mesh."""
         assert self.mesh is not None
         return self.mesh.get_group(name)
+
+    def own_group(self, name: str, urgent: bool = False) -> dist.ProcessGroup:
+        """A new group of the same ranks, whose messages wait for nobody else's; all of them must call this.
+
+        urgent: on a GPU its messages go before computation that is waiting.
+        """
+        assert self.mesh is not None
+        options = None
+        if urgent and self.mesh.device_type == "cuda":
+            options = dist.ProcessGroupNCCL.Options(is_high_priority_stream=True)
+        backend = "nccl" if self.mesh.device_type == "cuda" else "gloo"
+        ranks = dist.get_process_group_ranks(self.group(name))
+        group: dist.ProcessGroup = dist.new_group(ranks, TIMEOUT, backend, options, use_local_synchronization=True)
+        return group
 
     def sum(self, values: Tensor) -> Tensor:
         """`values` summed over all ranks, in place."""
@@ -95,6 +111,22 @@ class Ranks:
             dist.all_gather_object(values, value)
         return next((one for one in values if one is not None), None)
 
+    def first_failure(self, error: BaseException) -> str | None:
+        """What failed before `error` did on another rank, and left this one without an answer; None: nothing.
+
+        The ranks tell each other through the store that they met by, which does not wait.
+        """
+        if self.mesh is None:
+            return None
+        while error.__cause__ is not None:  # a stage says that it failed, its cause says why
+            error = error.__cause__
+        mine = f"rank {self.rank}: {type(error).__name__}: {error}"
+        try:
+            first = dist.distributed_c10d._get_default_store().compare_set("first failure", "", mine).decode()
+        except RuntimeError:  # the store went with its process
+            return None
+        return None if first == mine else first
+
     def told_by_first(self, value: T) -> T:
         """What the first rank has, on every rank."""
         values = [value]
@@ -120,7 +152,10 @@ def connect(layout: Layout, device: torch.device) -> Ranks:
     shape = (layout.pp, layout.dp_replicate, layout.dp_shard // layout.ep, layout.ep)
     mesh = init_device_mesh(device.type, shape, mesh_dim_names=("pp", "dp_replicate", "efsdp", "ep"))
     mesh["efsdp", "ep"]._flatten("dp_shard")
-    return Ranks(layout, mesh)
+    for group in (*mesh.get_all_groups(), mesh.get_group("dp_shard")):
+        dist.distributed_c10d._set_pg_timeout(TIMEOUT, group)  # they begin with torch's own, which is longer
+    ranks = Ranks(layout, mesh)
+    return replace(ranks, experts=ranks.own_group("ep", urgent=True)) if layout.ep > 1 else ranks
 
 
 def world_size() -> int:
@@ -167,7 +202,8 @@ def shard(part: Dots1, ranks: Ranks, precision: str = "float32") -> None:
             for name, weight in list(mlp.experts.named_parameters()):
                 divided = distribute_tensor(weight, mesh["ep"], [Shard(0)], src_data_rank=None)
                 mlp.experts.register_parameter(name, nn.Parameter(divided))
-            mlp.experts.backend = dispatched(mlp.experts.backend, ranks.group("ep"))
+            assert ranks.experts is not None
+            mlp.experts.backend = dispatched(mlp.experts.backend, ranks.experts)
             _fully_shard(mlp.experts, _replicated(mesh, layout, "efsdp"), halved, expert=True)
         if halved:
             _fully_shard(exact, whole)

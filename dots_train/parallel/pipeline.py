@@ -1,12 +1,13 @@
 """How a rank's share of a global batch goes through the model: in micro-batches, alone or in a pipeline.
 
 The pipeline is torch.distributed.pipelining's own: 1F1B where each rank holds one part of the model, interleaved 1F1B
-where it holds several.
+where it holds several, and the overlapped one of schedule.py on the same runtime where the layout asks for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -14,9 +15,13 @@ from torch import Tensor
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleInterleaved1F1B
 
 from dots_train.config import Job
+from dots_train.experts.late import LateGradients
 from dots_train.model.dots1 import Dots1
 from dots_train.parallel.mesh import Ranks, sync_gradients
+from dots_train.parallel.schedule import DirectedStage, Overlapped1F1B, keep_gathered
 from dots_train.reading import Tokens
+
+Schedule = Schedule1F1B | ScheduleInterleaved1F1B
 
 
 class Share(NamedTuple):
@@ -76,8 +81,15 @@ class Pipeline:
     def __init__(self, parts: Sequence[Dots1], job: Job, ranks: Ranks, device: torch.device):
         self.parts, self.job, self.ranks, self.device = parts, job, ranks, device
         self.scale = 1.0
-        self.schedules: dict[tuple[int, int], Schedule1F1B | ScheduleInterleaved1F1B] = {}
+        self.schedules: dict[tuple[int, int], Schedule] = {}
         self.stages: dict[int, list[PipelineStage]] = {}
+        self.overlapped = job.layout.schedule == "overlapped"
+        # Where there is no all-to-all they would wait for nothing.
+        self.late = LateGradients() if self.overlapped and job.layout.ep > 1 else None
+        if self.overlapped:
+            self.directions = ranks.own_group("pp"), ranks.own_group("pp")
+            for part in parts:
+                keep_gathered(part)
 
     def run(self, share: Share, scale: float) -> Tensor:
         """As `Plain.run`; every rank of the pipeline is given the same sequences, and the last one returns the losses,
@@ -89,6 +101,8 @@ class Pipeline:
     @torch.no_grad()
     def evaluate(self, share: Share) -> Tensor:
         """The summed loss of these sequences, float64; 0 but on the last rank."""
+        if self.job.layout.pp == 1:
+            return Plain(self.parts[0], self.job.micro_batch).evaluate(share)
         self.scale = 1.0
         losses = self._pass(share, backward=False)
         return torch.stack(losses).double().sum() if losses else torch.zeros((), dtype=torch.float64)
@@ -109,7 +123,7 @@ class Pipeline:
         )
         return losses
 
-    def _schedule(self, micro_batches: int, length: int) -> Schedule1F1B | ScheduleInterleaved1F1B:
+    def _schedule(self, micro_batches: int, length: int) -> Schedule:
         """The schedule for so many micro-batches; one for each batch size that the curriculum has."""
         found = self.schedules.get((micro_batches, length))
         if found is None:
@@ -118,7 +132,9 @@ class Pipeline:
             def loss(summed: Tensor, targets_BS: Tensor) -> Tensor:
                 return summed * self.scale
 
-            if len(stages) == 1:
+            if self.overlapped:
+                found = Overlapped1F1B([*stages], micro_batches, self.late, loss_fn=loss, scale_grads=False)
+            elif len(stages) == 1:
                 found = Schedule1F1B(stages[0], micro_batches, loss_fn=loss, scale_grads=False)
             else:
                 found = ScheduleInterleaved1F1B([*stages], micro_batches, loss_fn=loss, scale_grads=False)
@@ -134,8 +150,9 @@ class Pipeline:
             loss = torch.empty((), requires_grad=True)
         count = layout.pp * layout.vpp
         numbers = range(self.ranks.stage, count, layout.pp)
+        make = partial(DirectedStage, groups=self.directions) if self.overlapped else PipelineStage
         return [
-            PipelineStage(
+            make(
                 part,
                 number,
                 count,
@@ -150,4 +167,5 @@ class Pipeline:
 
 def engine(parts: Sequence[Dots1], job: Job, ranks: Ranks, device: torch.device) -> Plain | Pipeline:
     """What runs the parts of a model that this rank holds."""
-    return Plain(parts[0], job.micro_batch) if job.layout.pp == 1 else Pipeline(parts, job, ranks, device)
+    plain = job.layout.pp == 1 and job.layout.schedule != "overlapped"
+    return Plain(parts[0], job.micro_batch) if plain else Pipeline(parts, job, ranks, device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import silu
 
 from dots_train.experts import ExpertWeights, Routing, backend
+from dots_train.experts.late import LateGradients, put_off
 from dots_train.experts.plan import count, make_blocks, make_plan
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -141,3 +143,29 @@ def test_blocks_hold_one_expert_each(tokens: int, experts: int, top_k: int, bloc
 def test_an_unknown_backend_is_named() -> None:
     with pytest.raises(ValueError, match="unknown expert backend 'fusd'; there are fused, reference"):
         backend("fusd")
+
+
+@pytest.mark.parametrize("which", ["spread", "first experts"])
+def test_weight_gradients_that_were_put_off_have_the_same_bits(which: str) -> None:
+    """Of two passes, so that they are added up in order; the input's gradient does not wait."""
+    now, later = leaves(33, 8, 3, 1), leaves(33, 8, 3, 1)
+    ids_TK, queue = choices(33, 8, 3, which), LateGradients()
+    for x, up, down, factor in (now, later):
+        with put_off(queue) if x is later[0] else nullcontext():
+            outputs = [backend("reference")(x * k, Routing(ids_TK, factor), ExpertWeights(up, down)) for k in (1, 2)]
+        for y in outputs:
+            y.square().sum().backward()
+    assert torch.equal(later[0].grad, now[0].grad) and later[1].grad is None and later[2].grad is None
+    assert len(queue.waiting) == 4
+    queue.run(at_most=1)
+    assert later[1].grad is None and later[2].grad is not None, "the last product's comes first"
+    queue.run()
+    assert all(torch.equal(mine.grad, theirs.grad) for mine, theirs in zip(later, now, strict=True))
+
+
+def test_no_rows_at_all() -> None:
+    """What a rank computes to whose experts nobody sent a token."""
+    x, up, down, factor = leaves(0, 8, 3, 1)
+    y = backend("reference")(x, Routing(torch.zeros(0, 3, dtype=torch.int64), factor), ExpertWeights(up, down))
+    y.sum().backward()
+    assert y.shape == x.shape and up.grad.abs().sum() == 0 and down.grad.abs().sum() == 0

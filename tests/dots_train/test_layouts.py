@@ -24,7 +24,7 @@ from dots_train.trainer import Trainer
 from tests.dots_train.conftest import TINY, CountingReader, tensors_of
 
 STEPS, SAVED = 20, 18
-LAYOUTS: dict[str, dict[str, int]] = {
+LAYOUTS: dict[str, dict[str, Any]] = {
     "one": {},
     "fsdp": {"dp_shard": 2},
     "ep2": {"dp_shard": 2, "ep": 2},
@@ -32,14 +32,14 @@ LAYOUTS: dict[str, dict[str, int]] = {
     "pp": {"pp": 2},
     "pp-interleaved": {"pp": 2, "vpp": 2},
     "pp-ep": {"pp": 2, "dp_shard": 2, "ep": 2},
-    "fsdp-ep": {"dp_shard": 4, "ep": 2},
+    "fsdp-ep": {"dp_shard": 4, "ep": 2, "schedule": "overlapped"},
     "hsdp": {"dp_replicate": 2, "dp_shard": 2},
 }
 # The same in bfloat16, where sums in another order round differently.
 HALF = {"half": {}, "half-hsdp": LAYOUTS["hsdp"], "half-fsdp-ep": LAYOUTS["fsdp-ep"]}
 
 
-def job(output: Path, layout: dict[str, int], **changes: Any) -> Job:
+def job(output: Path, layout: dict[str, Any], **changes: Any) -> Job:
     """Twenty steps of sixteen sequences; each rank's share is whole micro-batches in every layout."""
     phase = {"until": 16 * 16 * STEPS, "learning_rate": 0.003, "batch": 256}
     values = {

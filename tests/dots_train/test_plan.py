@@ -58,7 +58,8 @@ def test_hours_add_up_to_the_reports() -> None:
 
 def test_a_plan_for_programs_has_the_same_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     answer = plan_of(capsys, "dots1", "--layout", "pp=8,dp_shard=64,ep=16", "--gpu", "H200", "--mfu", "0.4")
-    assert answer["layout"] == {"pp": 8, "vpp": 1, "dp_replicate": 1, "dp_shard": 64, "ep": 16, "world": 512}
+    layout = {"pp": 8, "vpp": 1, "dp_replicate": 1, "dp_shard": 64, "ep": 16, "schedule": "1f1b", "world": 512}
+    assert answer["layout"] == layout
     assert answer["gpu"] == {"teraflops": 989, "gigabytes": 141}
     at = answer["lengths"]["8192"]  # type: ignore[index]
     assert at["gpu_hours_a_trillion"] == pytest.approx(130_383 / 2, rel=1e-4)
