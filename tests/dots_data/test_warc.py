@@ -212,6 +212,7 @@ def test_arc(write: Write) -> None:
         (gzip.compress(b"hello " * 100), "600 bytes that are no WARC record"),
         (MEMBERS[0][:15], "gzip member ends early"),
     ],
+    ids=["empty", "html", "zip", "gzip", "cut gzip"],
 )
 def test_files_that_are_no_archives(write: Write, data: bytes, reason: str) -> None:
     path = write(data)
