@@ -34,9 +34,9 @@ pretrain: setup ## shards -> model                     [DATA=... OUTPUT=... CONF
 	@$(if $(NPROC),$(TORCHRUN),$(PYTHON_RUN)) -m pipelines.pretrain $(if $(CONFIG),--job '$(CONFIG)') \
 	    $(if $(DATA),--data '$(DATA)') $(if $(OUTPUT),--output '$(OUTPUT)') $(if $(INIT),--init '$(INIT)')
 
-# By files, so that what a file's tests share is made once; three on two cores, since one of them often waits.
+# By files, so that what a file's tests share is made once; each worker may start a Spark session: no more than four.
 test: setup check ## style, types and tests
-	@$(PYTHON_RUN) -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(TESTS)
+	@$(PYTHON_RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 check: setup ## ruff and mypy alone
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
