@@ -210,6 +210,9 @@ def shard(part: Dots1, ranks: Ranks, precision: str = "float32") -> None:
         _fully_shard(layer, whole, halved)
     if halved and part.lm_head is not None:
         _fully_shard(part.lm_head, whole, halved)
+        assert isinstance(part.lm_head, FSDPModule)
+        # Its backward pass comes next: as in the group of the root, it is not gathered twice.
+        part.lm_head.set_reshard_after_forward(False)
     _fully_shard(part, whole)
 
 
